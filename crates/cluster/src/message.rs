@@ -1,0 +1,128 @@
+//! What is said between `control` and a node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use warren_service::Secret;
+use warren_types::{
+    BuildId, EndReason, LogLevel, MetricsPoint, NetworkConfig, Resources, SandboxId, SandboxState,
+    TemplateId,
+};
+
+/// What a node needs to know of a template build to start sandboxes from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildImage {
+    /// The template.
+    pub template_id: TemplateId,
+    /// The build of it.
+    pub build_id: BuildId,
+    /// Digests of its layers in the layer store, lowest first.
+    pub layers: Vec<String>,
+    /// Limits of its sandboxes.
+    pub resources: Resources,
+    /// User that commands run as unless the request names one.
+    pub default_user: String,
+    /// Directory that commands start in; the user's home if unset.
+    pub default_workdir: Option<String>,
+    /// Variables of every process, below those of the create request.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A request for a new sandbox.
+#[derive(Debug, Clone)]
+pub struct CreateSandbox {
+    /// What it is made from.
+    pub image: BuildImage,
+    /// Time from the moment it is usable until it ends.
+    pub timeout: Duration,
+    /// Variables of every process in it.
+    pub env: BTreeMap<String, String>,
+    /// Derives the token that the agent requires, from the id that the node chose.
+    /// `None` leaves the agent open.
+    pub access_token: Option<TokenKey>,
+    /// Network settings. A traffic token is wanted when
+    /// [`private_traffic`](Self::private_traffic) is set; the node derives it.
+    pub network: NetworkConfig,
+    /// Require a traffic token on all ports but the agent's.
+    pub private_traffic: bool,
+}
+
+/// Key that tokens of a sandbox are derived from: HMAC-SHA-256 of the sandbox id (agent)
+/// and of `sandbox-traffic-` and the id (traffic), in lower-case hex.
+pub type TokenKey = Secret;
+
+/// A sandbox as its node sees it.
+#[derive(Debug, Clone)]
+pub struct SandboxView {
+    /// Its id.
+    pub id: SandboxId,
+    /// Template it was made from.
+    pub template_id: TemplateId,
+    /// Build it was made from.
+    pub build_id: BuildId,
+    /// Where it is in its life.
+    pub state: SandboxState,
+    /// When it became usable.
+    pub started_at: Timestamp,
+    /// When it ends.
+    pub end_at: Timestamp,
+    /// Its limits.
+    pub resources: Resources,
+    /// Token that the agent requires.
+    pub access_token: Option<Secret>,
+    /// Token that its other ports require.
+    pub traffic_access_token: Option<Secret>,
+    /// Isolation tier: `namespace`.
+    pub tier: &'static str,
+}
+
+/// A change of a sandbox's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// Ends at this moment, sooner or later than before.
+    Set(Timestamp),
+    /// Ends at this moment or when it would have, whichever is later.
+    Extend(Timestamp),
+}
+
+/// Which log lines are wanted.
+#[derive(Debug, Clone)]
+pub struct LogQuery {
+    /// Inclusive: forward lists from here on, backward from here back.
+    pub from: Option<Timestamp>,
+    /// At most this many.
+    pub limit: usize,
+    /// Newest first.
+    pub backward: bool,
+    /// This severity and above.
+    pub min_level: Option<LogLevel>,
+    /// Only lines whose message holds this text.
+    pub search: Option<String>,
+}
+
+/// What a node tells on its own.
+#[derive(Debug, Clone)]
+pub enum NodeEvent {
+    /// A sandbox ended, for whatever reason. Told once for each sandbox that had started.
+    Ended {
+        /// Which.
+        id: SandboxId,
+        /// Why.
+        reason: EndReason,
+        /// When.
+        at: Timestamp,
+    },
+    /// New samples of running sandboxes.
+    Metrics(Vec<(SandboxId, MetricsPoint)>),
+}
+
+/// How full a node is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeLoad {
+    /// Sandboxes that run for clients.
+    pub running: usize,
+    /// Booted ones that wait for a create.
+    pub warm: usize,
+}

@@ -1,0 +1,162 @@
+//! What every runtime offers.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use warren_types::{NetworkPolicy, Resources, SandboxId};
+
+use crate::{AdoptError, RuntimeError};
+
+/// What to boot.
+#[derive(Debug, Clone)]
+pub struct BootSpec {
+    /// Identity; also the name of everything the sandbox has on the host.
+    pub id: SandboxId,
+    /// Directories of the immutable layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Limits.
+    pub resources: Resources,
+    /// What may leave it.
+    pub policy: NetworkPolicy,
+    /// The agent that becomes its first process.
+    pub agent: AgentSpec,
+}
+
+/// The program that becomes the sandbox's first process.
+#[derive(Debug, Clone)]
+pub struct AgentSpec {
+    /// Static executable on the host; never visible by path inside.
+    pub executable: PathBuf,
+    /// Secret that authorises `/init`, handed over through a descriptor.
+    pub init_key: String,
+}
+
+/// How to find a booted sandbox again after a restart of the server. Written to the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Identity.
+    pub id: SandboxId,
+    /// Runtime that made it: `namespace`.
+    pub runtime: String,
+    /// Its first process, as the host sees it.
+    pub pid: u32,
+    /// Start time of that process in clock ticks since boot, so that a reused pid is told apart.
+    pub pid_start_time: u64,
+    /// Boot id of the machine it was started on.
+    pub boot_id: String,
+    /// Number of its slot: uid range, address and device names follow from it.
+    pub slot: u32,
+    /// Limits.
+    pub resources: Resources,
+    /// Layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// What may leave it.
+    pub policy: NetworkPolicy,
+}
+
+/// Use of the host by one sandbox, cumulative where marked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time since boot in microseconds (cumulative).
+    pub cpu_micros: u64,
+    /// Memory without page cache, in bytes.
+    pub memory_used: u64,
+    /// Page cache in bytes.
+    pub memory_cache: u64,
+    /// Bytes of the writable file system in use.
+    pub disk_used: u64,
+    /// Times that the kernel killed a process for lack of memory (cumulative).
+    pub oom_kills: u64,
+}
+
+/// How a sandbox's first process came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCause {
+    /// By itself or by a signal.
+    Died,
+    /// The kernel killed it for lack of memory.
+    OutOfMemory,
+}
+
+/// What a sweep released.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Sandboxes that were killed or whose remains were released.
+    pub sandboxes: usize,
+}
+
+/// Opens connections into a sandbox, to any port on its loopback.
+pub trait Dial: Debug + Send + Sync {
+    /// Tries once: IPv4 loopback, then IPv6 loopback. `ConnectionRefused` means that nothing
+    /// listens; `NotFound` that the sandbox is gone.
+    fn dial(
+        &self,
+        port: u16,
+    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>>;
+}
+
+/// Makes sandboxes.
+pub trait Runtime: Debug + Send + Sync + 'static {
+    /// What it makes.
+    type Sandbox: Sandbox;
+
+    /// Boots a sandbox and returns when its agent listens. A failure leaves nothing behind;
+    /// dropping the future must not either.
+    fn boot(
+        &self,
+        spec: BootSpec,
+    ) -> impl Future<Output = Result<Self::Sandbox, RuntimeError>> + Send;
+
+    /// Takes over a sandbox that an earlier server process booted and that still runs.
+    fn adopt(
+        &self,
+        record: Record,
+    ) -> impl Future<Output = Result<Self::Sandbox, AdoptError>> + Send;
+
+    /// Kills and releases everything of this instance that is not in `keep`: called once at
+    /// start, after the adoptions. Idempotent.
+    fn sweep(
+        &self,
+        keep: &[SandboxId],
+    ) -> impl Future<Output = Result<SweepReport, RuntimeError>> + Send;
+
+    /// Waits until all releases in the background are done.
+    fn drain(&self) -> impl Future<Output = ()> + Send;
+
+    /// Releases what the instance itself holds on the host (router namespace, prepared
+    /// shims, pool file mount); with no sandbox left, the host is as it was found.
+    fn shutdown(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// A booted sandbox.
+pub trait Sandbox: Debug + Send + Sync + 'static {
+    /// How to find it again.
+    fn record(&self) -> Record;
+
+    /// Opens connections into it. Valid after the sandbox's end too: dials fail then.
+    fn dialer(&self) -> Arc<dyn Dial>;
+
+    /// Current use of the host.
+    fn usage(&self) -> impl Future<Output = Result<Usage, RuntimeError>> + Send;
+
+    /// Replaces what may leave it; in force for new connections on return.
+    fn set_policy(
+        &self,
+        policy: NetworkPolicy,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// The agent's log on the host: JSON lines written by the guest, bounded by the disk limit.
+    fn log_path(&self) -> PathBuf;
+
+    /// Resolves when the first process has died.
+    fn exited(&self) -> impl Future<Output = ExitCause> + Send;
+
+    /// Kills every process in it. On return none runs; the rest (mounts, cgroup, devices,
+    /// files) is released in the background, batched with others. Idempotent.
+    fn destroy(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+}

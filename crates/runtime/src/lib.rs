@@ -1,0 +1,12 @@
+//! Sandbox runtimes. [`Runtime`] boots, adopts and sweeps; [`Sandbox`] is one booted
+//! sandbox. `ns` isolates with Linux namespaces; `fake` obeys the same contract in memory
+//! for tests of the layers above.
+//!
+//! This crate owns the host side of isolation and nothing of policy: it does not know
+//! teams, templates, time-outs or the database.
+
+mod api;
+mod error;
+
+pub use api::{AgentSpec, BootSpec, Dial, ExitCause, Record, Runtime, Sandbox, SweepReport, Usage};
+pub use error::{AdoptError, RuntimeError};

@@ -1,0 +1,11 @@
+//! What every long-lived program needs: tasks with an owner, a stop token, secrets that
+//! can't be printed, and one way to show an error with its causes.
+
+mod chain;
+mod secret;
+mod tasks;
+
+pub use chain::Chain;
+pub use secret::Secret;
+pub use tasks::Tasks;
+pub use tokio_util::sync::CancellationToken;

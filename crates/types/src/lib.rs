@@ -1,0 +1,25 @@
+//! Vocabulary shared by every crate: identifiers, sandbox states and their
+//! transitions, resource limits. No I/O and no async runtime.
+
+mod id;
+mod network;
+mod observe;
+mod resources;
+mod sandbox;
+
+pub use id::{BuildId, IdError, SandboxId, TeamId, TemplateId};
+pub use network::{NetworkConfig, NetworkPolicy};
+pub use observe::{LogEntry, LogLevel, MetricsPoint};
+pub use resources::Resources;
+pub use sandbox::{EndReason, InvalidTransition, SandboxEvent, SandboxState};
+
+/// The client id that the E2B API reports for every sandbox. Deprecated on the
+/// wire but required in responses.
+pub const CLIENT_ID: &str = "6532622b";
+
+/// Version of the in-sandbox agent that Warren reports: the behaviour of the
+/// upstream agent of this number is what ours has.
+pub const ENVD_VERSION: &str = "0.6.13";
+
+/// Port on which the in-sandbox agent listens.
+pub const ENVD_PORT: u16 = 49983;
