@@ -7,6 +7,8 @@
 
 mod api;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 
 pub use api::{AgentSpec, BootSpec, Dial, ExitCause, Record, Runtime, Sandbox, SweepReport, Usage};
 pub use error::{AdoptError, RuntimeError};

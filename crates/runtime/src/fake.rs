@@ -1,0 +1,279 @@
+//! A runtime without isolation for tests of the layers above: each sandbox is a TCP
+//! listener on loopback that answers every request as an idle agent would. It obeys the
+//! contract of [`Runtime`] and can be told to fail.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use warren_types::{NetworkPolicy, SandboxId};
+
+use crate::{
+    AdoptError, BootSpec, Dial, ExitCause, Record, Runtime, RuntimeError, Sandbox, SweepReport,
+    Usage,
+};
+
+/// Shared facts of the pretended host: they outlive the runtime object, as processes
+/// outlive a server.
+#[derive(Debug, Clone, Default)]
+pub struct FakeHost {
+    inner: Arc<Mutex<HostState>>,
+}
+
+#[derive(Debug, Default)]
+struct HostState {
+    alive: HashMap<SandboxId, FakeSandbox>,
+    boots: usize,
+    failures: VecDeque<&'static str>,
+    agent_status: u16,
+    boot_id: String,
+    log_dir: PathBuf,
+}
+
+impl FakeHost {
+    /// Makes an empty host whose agents log into `log_dir`.
+    #[must_use]
+    pub fn new(log_dir: PathBuf) -> Self {
+        let state = HostState {
+            agent_status: 204,
+            boot_id: "boot-1".to_owned(),
+            log_dir,
+            ..HostState::default()
+        };
+        Self {
+            inner: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HostState> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the next boot fail at a step of this name.
+    pub fn fail_next_boot(&self, step: &'static str) {
+        self.lock().failures.push_back(step);
+    }
+
+    /// Sets the status that agents answer `/init` with.
+    pub fn set_agent_status(&self, status: u16) {
+        self.lock().agent_status = status;
+    }
+
+    /// Ids of the sandboxes that run.
+    #[must_use]
+    pub fn alive(&self) -> Vec<SandboxId> {
+        self.lock().alive.keys().cloned().collect()
+    }
+
+    /// How many boots were tried.
+    #[must_use]
+    pub fn boots(&self) -> usize {
+        self.lock().boots
+    }
+
+    /// Kills a sandbox's first process, as a crash would.
+    pub fn crash(&self, id: &SandboxId, cause: ExitCause) {
+        if let Some(sandbox) = self.lock().alive.remove(id) {
+            sandbox.exit.send_replace(Some(cause));
+        }
+    }
+
+    /// Pretends that the machine was restarted.
+    pub fn reboot(&self) {
+        let mut state = self.lock();
+        state.boot_id = "boot-2".to_owned();
+        for (_, sandbox) in state.alive.drain() {
+            sandbox.exit.send_replace(Some(ExitCause::Died));
+        }
+    }
+}
+
+/// The runtime of a [`FakeHost`].
+#[derive(Debug, Clone)]
+pub struct FakeRuntime {
+    host: FakeHost,
+}
+
+impl FakeRuntime {
+    /// Makes a runtime on `host`.
+    #[must_use]
+    pub fn new(host: FakeHost) -> Self {
+        Self { host }
+    }
+}
+
+/// A sandbox of a [`FakeHost`].
+#[derive(Debug, Clone)]
+pub struct FakeSandbox {
+    host: FakeHost,
+    record: Record,
+    policy: Arc<Mutex<NetworkPolicy>>,
+    address: SocketAddr,
+    exit: watch::Sender<Option<ExitCause>>,
+}
+
+async fn serve_agent(
+    listener: TcpListener,
+    host: FakeHost,
+    mut exit: watch::Receiver<Option<ExitCause>>,
+) {
+    loop {
+        tokio::select! {
+            _ = exit.wait_for(Option::is_some) => return,
+            accepted = listener.accept() => {
+                let Ok((mut stream, _)) = accepted else { return };
+                let status = host.lock().agent_status;
+                let mut seen = vec![0; 64 * 1024];
+                if stream.read(&mut seen).await.is_ok() {
+                    let answer = format!(
+                        "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    );
+                    stream.write_all(answer.as_bytes()).await.ok();
+                }
+            }
+        }
+    }
+}
+
+impl Runtime for FakeRuntime {
+    type Sandbox = FakeSandbox;
+
+    async fn boot(&self, spec: BootSpec) -> Result<FakeSandbox, RuntimeError> {
+        let (failure, boot_id) = {
+            let mut state = self.host.lock();
+            state.boots += 1;
+            (state.failures.pop_front(), state.boot_id.clone())
+        };
+        if let Some(step) = failure {
+            return Err(RuntimeError::Step {
+                step: step.to_owned(),
+                source: io::Error::other("told to fail"),
+            });
+        }
+        let step = |source| RuntimeError::Step {
+            step: "listen".to_owned(),
+            source,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(step)?;
+        let address = listener.local_addr().map_err(step)?;
+        let (exit, exited) = watch::channel(None);
+        let sandbox = FakeSandbox {
+            host: self.host.clone(),
+            record: Record {
+                id: spec.id.clone(),
+                runtime: "fake".to_owned(),
+                pid: 1,
+                pid_start_time: 1,
+                boot_id,
+                slot: 0,
+                resources: spec.resources,
+                layers: spec.layers,
+                policy: spec.policy,
+            },
+            policy: Arc::new(Mutex::new(spec.policy)),
+            address,
+            exit,
+        };
+        self.host.lock().alive.insert(spec.id, sandbox.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the fake agent ends with its sandbox"
+        )]
+        tokio::spawn(serve_agent(listener, self.host.clone(), exited));
+        Ok(sandbox)
+    }
+
+    async fn adopt(&self, record: Record) -> Result<FakeSandbox, AdoptError> {
+        let state = self.host.lock();
+        if record.boot_id != state.boot_id {
+            return Err(AdoptError::HostRestarted);
+        }
+        state.alive.get(&record.id).cloned().ok_or(AdoptError::Gone)
+    }
+
+    async fn sweep(&self, keep: &[SandboxId]) -> Result<SweepReport, RuntimeError> {
+        let doomed: Vec<SandboxId> = self
+            .host
+            .alive()
+            .into_iter()
+            .filter(|id| !keep.contains(id))
+            .collect();
+        for id in &doomed {
+            self.host.crash(id, ExitCause::Died);
+        }
+        Ok(SweepReport {
+            sandboxes: doomed.len(),
+        })
+    }
+
+    async fn drain(&self) {}
+
+    async fn shutdown(&self) {}
+}
+
+#[derive(Debug)]
+struct FakeDial(FakeSandbox);
+
+impl Dial for FakeDial {
+    fn dial(&self, _port: u16) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>> {
+        Box::pin(async {
+            if self.0.exit.borrow().is_some() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            TcpStream::connect(self.0.address).await
+        })
+    }
+}
+
+impl Sandbox for FakeSandbox {
+    fn record(&self) -> Record {
+        let policy = *self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        Record {
+            policy,
+            ..self.record.clone()
+        }
+    }
+
+    fn dialer(&self) -> Arc<dyn Dial> {
+        Arc::new(FakeDial(self.clone()))
+    }
+
+    async fn usage(&self) -> Result<Usage, RuntimeError> {
+        Ok(Usage {
+            cpu_micros: 1000,
+            memory_used: 1 << 20,
+            ..Usage::default()
+        })
+    }
+
+    async fn set_policy(&self, policy: NetworkPolicy) -> Result<(), RuntimeError> {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+        Ok(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.host
+            .lock()
+            .log_dir
+            .join(format!("{}.agent.jsonl", self.record.id))
+    }
+
+    async fn exited(&self) -> ExitCause {
+        let mut exit = self.exit.subscribe();
+        match exit.wait_for(Option::is_some).await {
+            Ok(cause) => (*cause).unwrap_or(ExitCause::Died),
+            Err(_) => ExitCause::Died,
+        }
+    }
+
+    async fn destroy(&self) -> Result<(), RuntimeError> {
+        self.host.crash(&self.record.id, ExitCause::Died);
+        Ok(())
+    }
+}
