@@ -124,19 +124,19 @@ async fn serve_agent(
     mut exit: watch::Receiver<Option<ExitCause>>,
 ) {
     loop {
-        tokio::select! {
-            _ = exit.wait_for(Option::is_some) => return,
-            accepted = listener.accept() => {
-                let Ok((mut stream, _)) = accepted else { return };
-                let status = host.lock().agent_status;
-                let mut seen = vec![0; 64 * 1024];
-                if stream.read(&mut seen).await.is_ok() {
-                    let answer = format!(
-                        "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                    );
-                    stream.write_all(answer.as_bytes()).await.ok();
-                }
-            }
+        let accepted = tokio::select! {
+            _ = async { exit.wait_for(Option::is_some).await.map(drop) } => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((mut stream, _)) = accepted else {
+            return;
+        };
+        let status = host.lock().agent_status;
+        let mut seen = vec![0; 64 * 1024];
+        if stream.read(&mut seen).await.is_ok() {
+            let answer =
+                format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok();
         }
     }
 }
