@@ -21,9 +21,11 @@ use crate::{
 
 /// Shared facts of the pretended host: they outlive the runtime object, as processes
 /// outlive a server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct FakeHost {
     inner: Arc<Mutex<HostState>>,
+    /// Agents run here: they outlive the runtime that a test starts a node on.
+    agents: tokio::runtime::Handle,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,11 @@ struct HostState {
 }
 
 impl FakeHost {
-    /// Makes an empty host whose agents log into `log_dir`.
+    /// Makes an empty host whose agents log into `log_dir` and run on the calling
+    /// tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     #[must_use]
     pub fn new(log_dir: PathBuf) -> Self {
         let state = HostState {
@@ -48,6 +54,7 @@ impl FakeHost {
         };
         Self {
             inner: Arc::new(Mutex::new(state)),
+            agents: tokio::runtime::Handle::current(),
         }
     }
 
@@ -119,10 +126,13 @@ pub struct FakeSandbox {
 }
 
 async fn serve_agent(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     host: FakeHost,
     mut exit: watch::Receiver<Option<ExitCause>>,
 ) {
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return;
+    };
     loop {
         let accepted = tokio::select! {
             _ = async { exit.wait_for(Option::is_some).await.map(drop) } => return,
@@ -160,7 +170,8 @@ impl Runtime for FakeRuntime {
             step: "listen".to_owned(),
             source,
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(step)?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(step)?;
+        listener.set_nonblocking(true).map_err(step)?;
         let address = listener.local_addr().map_err(step)?;
         let (exit, exited) = watch::channel(None);
         let sandbox = FakeSandbox {
@@ -181,11 +192,9 @@ impl Runtime for FakeRuntime {
             exit,
         };
         self.host.lock().alive.insert(spec.id, sandbox.clone());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the fake agent ends with its sandbox"
-        )]
-        tokio::spawn(serve_agent(listener, self.host.clone(), exited));
+        self.host
+            .agents
+            .spawn(serve_agent(listener, self.host.clone(), exited));
         Ok(sandbox)
     }
 

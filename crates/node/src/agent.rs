@@ -1,0 +1,130 @@
+//! The handshake with the in-sandbox agent. What it answers is not trusted: sizes are
+//! capped, and every exchange has a time limit.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use serde::Serialize;
+use warren_runtime::Dial;
+use warren_service::Secret;
+use warren_types::{BuildId, ENVD_PORT, SandboxId, TemplateId};
+
+/// An `/init` exchange that takes longer has failed: the agent listens already.
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An agent that does not answer a health check within this is silent.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest error text that is read from an agent.
+const ANSWER_LIMIT: usize = 4096;
+
+/// Failure to talk to an agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    #[error("connect to the agent")]
+    Connect(#[source] io::Error),
+    #[error("exchange a request with the agent")]
+    Exchange(#[source] hyper::Error),
+    #[error("the agent refused with status {status}: {text}")]
+    Refused { status: StatusCode, text: String },
+    #[error("the agent did not answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// Body of `/init`, as far as Warren uses it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Init<'a> {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) env_vars: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) access_token: Option<&'a str>,
+    pub(crate) default_user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) default_workdir: Option<&'a str>,
+    #[serde(rename = "lifecycleID")]
+    pub(crate) lifecycle_id: &'a str,
+    #[serde(rename = "sandboxID")]
+    pub(crate) sandbox_id: &'a SandboxId,
+    #[serde(rename = "templateID")]
+    pub(crate) template_id: &'a TemplateId,
+    #[serde(rename = "buildID")]
+    pub(crate) build_id: BuildId,
+    pub(crate) events_address: &'a str,
+}
+
+/// Initialises the agent behind `dial`.
+pub(crate) async fn init(
+    dial: &dyn Dial,
+    init_key: &Secret,
+    body: &Init<'_>,
+) -> Result<(), AgentError> {
+    let body = serde_json::to_vec(body).expect("an init body is plain text and maps of text");
+    let request = Request::post("/init")
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .header("x-init-key", init_key.expose())
+        .body(Full::new(Bytes::from(body)))
+        .expect("the parts of the request are valid");
+    within(INIT_TIMEOUT, exchange(dial, request)).await
+}
+
+/// Asks the agent whether it serves.
+pub(crate) async fn health(dial: &dyn Dial) -> Result<(), AgentError> {
+    let request = Request::get("/health")
+        .header(HOST, "localhost")
+        .body(Full::new(Bytes::new()))
+        .expect("the parts of the request are valid");
+    within(HEALTH_TIMEOUT, exchange(dial, request)).await
+}
+
+async fn within(
+    limit: Duration,
+    exchange: impl Future<Output = Result<(), AgentError>>,
+) -> Result<(), AgentError> {
+    tokio::time::timeout(limit, exchange)
+        .await
+        .unwrap_or(Err(AgentError::TimedOut(limit)))
+}
+
+async fn exchange(dial: &dyn Dial, request: Request<Full<Bytes>>) -> Result<(), AgentError> {
+    let stream = dial.dial(ENVD_PORT).await.map_err(AgentError::Connect)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(AgentError::Exchange)?;
+    let conversation = async {
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(AgentError::Exchange)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let text = match Limited::new(response.into_body(), ANSWER_LIMIT)
+            .collect()
+            .await
+        {
+            Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+            Err(_) => "(unreadable answer)".to_owned(),
+        };
+        Err(AgentError::Refused { status, text })
+    };
+    // The connection is driven here rather than in a task of its own, so that dropping
+    // this future closes it.
+    tokio::pin!(connection, conversation);
+    tokio::select! {
+        biased;
+        answer = &mut conversation => answer,
+        ended = &mut connection => match ended {
+            Err(error) => Err(AgentError::Exchange(error)),
+            Ok(()) => conversation.await,
+        },
+    }
+}

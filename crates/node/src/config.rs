@@ -1,0 +1,47 @@
+//! What a node is told at start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of a node.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Where ledgers and log archives are kept.
+    pub data_dir: PathBuf,
+    /// Where the immutable layers are, one directory per digest.
+    pub layers_dir: PathBuf,
+    /// The agent's executable.
+    pub agent: PathBuf,
+    /// Address under which sandboxes reach the events service, such as `http://192.0.2.1`.
+    pub events_address: String,
+    /// Time between two samples of a sandbox's figures.
+    pub sample_every: Duration,
+    /// How long archived logs stay readable.
+    pub log_retention: Duration,
+    /// Warm sandboxes.
+    pub warm: WarmConfig,
+}
+
+/// How many booted sandboxes wait for a create.
+#[derive(Debug, Clone, Copy)]
+pub struct WarmConfig {
+    /// Kept for each named build, whatever the demand. 0 turns warm pools off.
+    pub floor: usize,
+    /// Never more than this many per build, however high the demand.
+    pub ceiling: usize,
+    /// Creates within this window are the demand that the pool follows.
+    pub window: Duration,
+    /// Below this share of available memory, in percent, pools are emptied.
+    pub min_available_pct: u8,
+}
+
+impl Default for WarmConfig {
+    fn default() -> Self {
+        Self {
+            floor: 8,
+            ceiling: 64,
+            window: Duration::from_secs(10),
+            min_available_pct: 10,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! One small file per sandbox: what is needed to find it again after the server died.
+//!
+//! Records are replaced by rename and not synced to the disk: they serve a server that
+//! starts again on a running machine, where the page cache holds them. After a machine
+//! restart the sandboxes are gone anyway, and a lost record says no less.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use warren_runtime::Record;
+use warren_service::Secret;
+use warren_types::{BuildId, NetworkConfig, Resources, SandboxId, TemplateId};
+
+/// What the ledger keeps of an acknowledged sandbox. The file is readable by root only:
+/// it holds the tokens, which a restarted node must serve again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// Format of this record.
+    pub(crate) version: u32,
+    pub(crate) runtime: Record,
+    pub(crate) template_id: TemplateId,
+    pub(crate) build_id: BuildId,
+    pub(crate) resources: Resources,
+    pub(crate) started_at: Timestamp,
+    pub(crate) end_at: Timestamp,
+    pub(crate) access_token: Option<Secret>,
+    pub(crate) network: NetworkConfig,
+    pub(crate) init_key: Secret,
+}
+
+/// The current format.
+pub(crate) const VERSION: u32 = 1;
+
+/// A record that could not be read back.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) path: PathBuf,
+    pub(crate) reason: String,
+}
+
+/// The directory of records.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    dir: PathBuf,
+}
+
+impl Ledger {
+    /// Opens the ledger in `dir`, making it if needed.
+    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, id: &SandboxId) -> PathBuf {
+        self.dir.join(format!("{id}.json"))
+    }
+
+    /// Writes a record, replacing an older one at once.
+    pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
+        let id = &entry.runtime.id;
+        let temporary = self.dir.join(format!("{id}.tmp"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(&serde_json::to_vec(entry)?)?;
+        fs::rename(&temporary, self.path(id))
+    }
+
+    /// Forgets a sandbox. Forgetting one that is not there is fine.
+    pub(crate) fn remove(&self, id: &SandboxId) -> io::Result<()> {
+        match fs::remove_file(self.path(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Reads every record back; half-written temporaries are removed.
+    pub(crate) fn load(&self) -> io::Result<(Vec<Entry>, Vec<Unreadable>)> {
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+        for file in fs::read_dir(&self.dir)? {
+            let path = file?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("tmp") => fs::remove_file(&path)?,
+                Some("json") => match read(&path) {
+                    Ok(entry) => entries.push(entry),
+                    Err(reason) => unreadable.push(Unreadable { path, reason }),
+                },
+                _ => {}
+            }
+        }
+        Ok((entries, unreadable))
+    }
+}
+
+fn read(path: &Path) -> Result<Entry, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let entry: Entry = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if entry.version != VERSION {
+        return Err(format!("format {} is not {VERSION}", entry.version));
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        let resources = Resources::default();
+        Entry {
+            version: VERSION,
+            runtime: Record {
+                id: SandboxId::random(),
+                runtime: "fake".to_owned(),
+                pid: 7,
+                pid_start_time: 9,
+                boot_id: "b".to_owned(),
+                slot: 3,
+                resources,
+                layers: vec!["/layers/a".into()],
+                policy: warren_types::NetworkPolicy::default(),
+            },
+            template_id: TemplateId::random(),
+            build_id: BuildId::random(),
+            resources,
+            started_at: Timestamp::UNIX_EPOCH,
+            end_at: Timestamp::UNIX_EPOCH,
+            access_token: Some(Secret::new("t".to_owned())),
+            network: NetworkConfig::default(),
+            init_key: Secret::new("i".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_and_only_root_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path().join("l")).unwrap();
+        let entry = entry();
+        ledger.write(&entry).unwrap();
+        ledger.write(&entry).unwrap();
+        let mode = fs::metadata(ledger.path(&entry.runtime.id))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let (entries, unreadable) = ledger.load().unwrap();
+        assert!(unreadable.is_empty());
+        assert_eq!(entries[0].runtime, entry.runtime);
+        assert_eq!(entries[0].access_token.as_ref().unwrap().expose(), "t");
+        ledger.remove(&entry.runtime.id).unwrap();
+        ledger.remove(&entry.runtime.id).unwrap();
+        assert!(ledger.load().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_torn_record_is_told_apart_and_a_temporary_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path().to_owned()).unwrap();
+        fs::write(dir.path().join("iabc.json"), b"{\"version\":1").unwrap();
+        fs::write(dir.path().join("iabc.tmp"), b"x").unwrap();
+        let (entries, unreadable) = ledger.load().unwrap();
+        assert!(entries.is_empty());
+        assert_eq!(unreadable.len(), 1);
+        assert!(!dir.path().join("iabc.tmp").exists());
+    }
+}

@@ -1,0 +1,240 @@
+//! From a build to an initialised sandbox. Each phase is a value; dropping it undoes it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::Rng;
+use tokio::sync::Semaphore;
+use warren_cluster::{BuildImage, CreateSandbox, NodeError};
+use warren_runtime::{AgentSpec, BootSpec, Runtime, RuntimeError, Sandbox};
+use warren_service::{Chain, Secret, Tasks};
+use warren_types::{NetworkPolicy, SandboxId, SandboxState};
+
+use crate::agent::{self, Init};
+use crate::ledger::{self, Entry, Ledger};
+use crate::token;
+
+/// Boots that run side by side; more only fight for the same cores.
+const PARALLEL_BOOTS: usize = 16;
+
+/// Boots sandboxes.
+#[derive(Debug)]
+pub(crate) struct Booter<R: Runtime> {
+    pub(crate) runtime: Arc<R>,
+    pub(crate) agent: PathBuf,
+    pub(crate) layers_dir: PathBuf,
+    pub(crate) tasks: Tasks,
+    permits: Semaphore,
+}
+
+impl<R: Runtime> Booter<R> {
+    pub(crate) fn new(runtime: Arc<R>, agent: PathBuf, layers_dir: PathBuf, tasks: Tasks) -> Self {
+        Self {
+            runtime,
+            agent,
+            layers_dir,
+            tasks,
+            permits: Semaphore::new(PARALLEL_BOOTS),
+        }
+    }
+
+    /// Boots a sandbox of `image` up to a listening, not yet initialised agent.
+    pub(crate) async fn boot(
+        &self,
+        image: &BuildImage,
+        policy: NetworkPolicy,
+    ) -> Result<Booted<R::Sandbox>, NodeError> {
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| NodeError::Stopping)?;
+        let id = SandboxId::random();
+        let init_key = Secret::new(hex::encode(rand::rng().random::<[u8; 32]>()));
+        let spec = BootSpec {
+            id: id.clone(),
+            layers: image
+                .layers
+                .iter()
+                .map(|digest| self.layers_dir.join(digest))
+                .collect(),
+            resources: image.resources,
+            policy,
+            agent: AgentSpec {
+                executable: self.agent.clone(),
+                init_key: init_key.expose().to_owned(),
+            },
+        };
+        let sandbox = self.runtime.boot(spec).await.map_err(refusal)?;
+        Ok(Booted {
+            id,
+            init_key,
+            policy,
+            guard: Guard::new(sandbox, self.tasks.clone()),
+        })
+    }
+}
+
+fn refusal(error: RuntimeError) -> NodeError {
+    match error {
+        RuntimeError::NoSlot(_) => NodeError::NoCapacity(error.to_string()),
+        RuntimeError::LayerMissing(path) => NodeError::LayerMissing(path.display().to_string()),
+        other => NodeError::StartFailed(Box::new(other)),
+    }
+}
+
+/// Destroys its sandbox in the background unless it is taken out.
+#[derive(Debug)]
+struct Guard<S: Sandbox> {
+    sandbox: Option<Arc<S>>,
+    tasks: Tasks,
+}
+
+impl<S: Sandbox> Guard<S> {
+    fn new(sandbox: S, tasks: Tasks) -> Self {
+        Self {
+            sandbox: Some(Arc::new(sandbox)),
+            tasks,
+        }
+    }
+
+    fn get(&self) -> &Arc<S> {
+        self.sandbox
+            .as_ref()
+            .expect("the sandbox is taken out only by consuming the guard")
+    }
+
+    fn take(mut self) -> Arc<S> {
+        self.sandbox
+            .take()
+            .expect("the sandbox is taken out only by consuming the guard")
+    }
+}
+
+impl<S: Sandbox> Drop for Guard<S> {
+    fn drop(&mut self) {
+        if let Some(sandbox) = self.sandbox.take() {
+            self.tasks.spawn(async move {
+                if let Err(error) = sandbox.destroy().await {
+                    tracing::error!(sandbox_id = %sandbox.record().id, error = %Chain(&error),
+                        "could not destroy an unused sandbox");
+                }
+            });
+        }
+    }
+}
+
+/// A booted sandbox that nobody has asked for yet. Dropping it destroys it.
+#[derive(Debug)]
+pub(crate) struct Booted<S: Sandbox> {
+    id: SandboxId,
+    init_key: Secret,
+    policy: NetworkPolicy,
+    guard: Guard<S>,
+}
+
+impl<S: Sandbox> Booted<S> {
+    /// Destroys it and waits for that.
+    pub(crate) async fn discard(self) {
+        let sandbox = self.guard.take();
+        if let Err(error) = sandbox.destroy().await {
+            tracing::error!(sandbox_id = %self.id, error = %Chain(&error),
+                "could not destroy a warm sandbox");
+        }
+    }
+
+    /// Hands it to a request: initialises the agent and sets the policy.
+    pub(crate) async fn claim(
+        self,
+        request: &CreateSandbox,
+        events_address: &str,
+    ) -> Result<Claim<S>, NodeError> {
+        let failed =
+            |error: Box<dyn std::error::Error + Send + Sync>| NodeError::StartFailed(error);
+        let access_token = request
+            .access_token
+            .as_ref()
+            .map(|key| token::access(key, &self.id));
+        let mut network = request.network.clone();
+        network.traffic_access_token = match (&request.access_token, request.private_traffic) {
+            (Some(key), true) => Some(token::traffic(key, &self.id).expose().to_owned()),
+            _ => None,
+        };
+        let mut env = request.image.env.clone();
+        env.extend(request.env.clone());
+
+        let sandbox = self.guard.get();
+        let now = Timestamp::now();
+        let init = Init {
+            timestamp: now,
+            env_vars: &env,
+            access_token: access_token.as_ref().map(Secret::expose),
+            default_user: &request.image.default_user,
+            default_workdir: request.image.default_workdir.as_deref(),
+            lifecycle_id: self.id.as_str(),
+            sandbox_id: &self.id,
+            template_id: &request.image.template_id,
+            build_id: request.image.build_id,
+            events_address,
+        };
+        if network.egress != self.policy {
+            sandbox
+                .set_policy(network.egress)
+                .await
+                .map_err(|error| failed(Box::new(error)))?;
+        }
+        agent::init(sandbox.dialer().as_ref(), &self.init_key, &init)
+            .await
+            .map_err(|error| failed(Box::new(error)))?;
+
+        let started_at = Timestamp::now();
+        let entry = Entry {
+            version: ledger::VERSION,
+            runtime: sandbox.record(),
+            template_id: request.image.template_id.clone(),
+            build_id: request.image.build_id,
+            resources: request.image.resources,
+            started_at,
+            end_at: after(started_at, request.timeout),
+            access_token,
+            network,
+            init_key: self.init_key,
+        };
+        Ok(Claim {
+            entry,
+            guard: self.guard,
+        })
+    }
+}
+
+/// `from` plus `by`, at most the end of time.
+fn after(from: Timestamp, by: Duration) -> Timestamp {
+    from.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// An initialised sandbox that is not on record yet. Dropping it destroys it.
+#[derive(Debug)]
+pub(crate) struct Claim<S: Sandbox> {
+    entry: Entry,
+    guard: Guard<S>,
+}
+
+impl<S: Sandbox> Claim<S> {
+    /// Puts it on record. From here on it survives a crash of the server.
+    pub(crate) fn record(
+        self,
+        ledger: &Ledger,
+    ) -> Result<(Entry, Arc<S>, SandboxState), NodeError> {
+        let id = self.entry.runtime.id.clone();
+        if let Err(source) = ledger.write(&self.entry) {
+            // A record may have been half replaced; the sandbox is destroyed by the guard.
+            if let Err(error) = ledger.remove(&id) {
+                tracing::error!(sandbox_id = %id, error = %Chain(&error), "could not undo a ledger record");
+            }
+            return Err(NodeError::Records { id, source });
+        }
+        Ok((self.entry, self.guard.take(), SandboxState::Running))
+    }
+}

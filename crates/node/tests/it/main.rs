@@ -1,0 +1,8 @@
+//! The node on the in-memory runtime: life, failure, restart.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod lifecycle;
+mod restart;
+mod services;
+mod support;
+mod undo;

@@ -1,0 +1,48 @@
+//! What the host serves to sandboxes.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use warren_node::services::{Dns, Events};
+use warren_service::Tasks;
+use warren_types::SandboxId;
+
+#[tokio::test]
+async fn a_sandbox_learns_its_id_and_a_stranger_does_not() {
+    let tasks = Tasks::new();
+    let id = SandboxId::random();
+    let known = id.clone();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = Events::new(move |peer| (peer.to_string() == "127.0.0.1").then(|| known.clone()));
+    tasks.spawn(service.serve(listener, tasks.clone()));
+    for (path, expected) in [
+        ("/me", format!("{{\"sandboxID\":\"{id}\"}}")),
+        ("/x", "not found".to_owned()),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains(&expected), "{answer}");
+    }
+    assert_eq!(tasks.stop(Duration::from_secs(5)).await, 0);
+}
+
+#[tokio::test]
+async fn a_silent_resolver_stops_nobody() {
+    let tasks = Tasks::new();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("resolv.conf");
+    std::fs::write(&config, "nameserver 127.0.0.254\n").unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tasks.spawn(Dns::new(config).unwrap().serve_udp(socket, tasks.clone()));
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for datagram in [&b""[..], b"short", &[7; 12], &[7; 600]] {
+        client.send_to(datagram, address).await.unwrap();
+    }
+    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
+}
