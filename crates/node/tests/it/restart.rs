@@ -9,7 +9,8 @@ use warren_types::{EndReason, NetworkPolicy};
 
 use crate::support::{Stand, ended};
 
-#[tokio::test]
+// Agents run on this runtime while the test waits for the server's: two threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_finds_its_sandboxes_again() {
     let stand = Stand::new();
     // The first server has a runtime of its own, which is torn down under it: like a
@@ -35,7 +36,9 @@ async fn a_killed_server_finds_its_sandboxes_again() {
                 .unwrap();
             (kept, overdue, crashed)
         };
-        std::thread::scope(|scope| scope.spawn(|| server.block_on(live)).join().unwrap())
+        tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| scope.spawn(|| server.block_on(live)).join().unwrap())
+        })
     };
     server.shutdown_background();
     let torn = stand.dir.path().join("data/sandboxes/itorn.json");
