@@ -1,2 +1,108 @@
-//! warren
-fn main() {}
+//! Measures what Warren promises on its hot paths, beside named peers in the same run:
+//! `crun` and `runsc` on the same root file system, and a plain static file server.
+//!
+//! Prints medians, 99th percentiles and ratios. Nothing here asserts a time.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
+
+mod peers;
+mod report;
+mod scenarios;
+mod server;
+mod stats;
+mod warren;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::report::Report;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures Warren's hot paths beside named peers in the same run.")]
+struct Args {
+    /// The server's binary.
+    #[arg(long, env = "WARREN_BIN", default_value = "target/release/warren")]
+    warren: PathBuf,
+    /// Shared directory of template layers.
+    #[arg(
+        long,
+        env = "WARREN_LAYERS_DIR",
+        default_value = "/var/cache/warren/layers"
+    )]
+    layers_dir: PathBuf,
+    /// Only scenarios whose name holds one of these words.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// A tenth of the repetitions, a tenth of the bytes.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the results as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let mut report = Report::new()?;
+    runtime.block_on(run(&args, &mut report))?;
+    println!("{report}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let wanted = |name: &str| {
+        args.only.is_empty() || args.only.iter().any(|word| name.contains(word.as_str()))
+    };
+    let scale = if args.quick { 10 } else { 1 };
+    let start = |extra: &'static [&'static str]| {
+        server::Server::start(&args.warren, &args.layers_dir, extra)
+    };
+
+    if wanted("create-warm") || wanted("burst") || wanted("command") || wanted("transfer") {
+        let server = start(&["--warm", "32", "--slots", "64"]).await?;
+        if wanted("create-warm") {
+            scenarios::create::warm(&server, 200 / scale, report).await?;
+        }
+        if wanted("burst") {
+            scenarios::create::burst(&server, 50, 10 / scale.min(3), report).await?;
+        }
+        if wanted("command") {
+            scenarios::command::round_trip(&server, 300 / scale, report).await?;
+        }
+        if wanted("transfer") {
+            scenarios::transfer::run(&server, (1 << 30) / scale as u64, report).await?;
+        }
+        server.stop().await?;
+    }
+    if wanted("create-cold") {
+        let server = start(&["--warm", "0", "--slots", "64"]).await?;
+        scenarios::create::cold(&server, 200 / scale, report).await?;
+        server.stop().await?;
+    }
+    if wanted("churn") {
+        let server = start(&["--warm", "16", "--slots", "64"]).await?;
+        scenarios::create::churn(&server, 10, report).await?;
+        server.stop().await?;
+    }
+    if wanted("idle") {
+        let server = start(&["--warm", "0", "--slots", "0"]).await?;
+        scenarios::idle::memory(&server, 200 / scale, report).await?;
+        server.stop().await?;
+    }
+    if wanted("peer") {
+        let rootfs = peers::base_rootfs(&args.layers_dir)?;
+        for peer in ["crun", "runsc"] {
+            peers::measure(peer, &rootfs, 30 / scale, report)?;
+        }
+    }
+    Ok(())
+}

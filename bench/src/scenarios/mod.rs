@@ -1,0 +1,6 @@
+//! What is measured.
+
+pub(crate) mod command;
+pub(crate) mod create;
+pub(crate) mod idle;
+pub(crate) mod transfer;

@@ -1,0 +1,141 @@
+//! The few calls that are measured, on the wire as the SDKs make them.
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::StreamExt;
+use reqwest::{Client, RequestBuilder};
+use serde::Deserialize;
+use serde_json::json;
+
+/// A client of one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) http: Client,
+    pub(crate) url: String,
+    key: String,
+}
+
+/// A sandbox, as create answers it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Sandbox {
+    #[serde(rename = "sandboxID")]
+    pub(crate) id: String,
+    pub(crate) envd_access_token: String,
+}
+
+impl Api {
+    pub(crate) fn new(http: Client, url: String, key: String) -> Self {
+        Self { http, url, key }
+    }
+
+    /// Creates a sandbox of `base`.
+    pub(crate) async fn create(&self) -> anyhow::Result<Sandbox> {
+        let answer = self
+            .http
+            .post(format!("{}/v2/sandboxes", self.url))
+            .header("x-api-key", &self.key)
+            .json(&json!({ "templateID": "base", "timeout": 600 }))
+            .send()
+            .await?;
+        let status = answer.status();
+        let body = answer.bytes().await?;
+        if status != 201 {
+            bail!(
+                "create answered {status}: {}",
+                String::from_utf8_lossy(&body)
+            );
+        }
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Kills a sandbox.
+    pub(crate) async fn kill(&self, sandbox: &Sandbox) -> anyhow::Result<()> {
+        let answer = self
+            .http
+            .delete(format!("{}/sandboxes/{}", self.url, sandbox.id))
+            .header("x-api-key", &self.key)
+            .send()
+            .await?;
+        anyhow::ensure!(answer.status() == 204, "kill answered {}", answer.status());
+        Ok(())
+    }
+
+    /// Adds what routes and authorises a request to a sandbox's agent.
+    pub(crate) fn to_agent(&self, request: RequestBuilder, sandbox: &Sandbox) -> RequestBuilder {
+        request
+            .header("e2b-sandbox-id", &sandbox.id)
+            .header("e2b-sandbox-port", "49983")
+            .header("x-access-token", &sandbox.envd_access_token)
+    }
+
+    /// Runs a shell command and waits for its end, as `commands.run` does.
+    pub(crate) async fn run(&self, sandbox: &Sandbox, command: &str) -> anyhow::Result<String> {
+        let message = json!({
+            "process": { "cmd": "/bin/bash", "args": ["-l", "-c", command] }, "stdin": false,
+        })
+        .to_string();
+        let mut body = vec![0];
+        body.extend_from_slice(&u32::try_from(message.len())?.to_be_bytes());
+        body.extend_from_slice(message.as_bytes());
+        let request = self
+            .http
+            .post(format!("{}/process.Process/Start", self.url));
+        let answer = self
+            .to_agent(request, sandbox)
+            .header("content-type", "application/connect+json")
+            .header("connect-protocol-version", "1")
+            .body(body)
+            .send()
+            .await?;
+        anyhow::ensure!(answer.status() == 200, "start answered {}", answer.status());
+        let mut stream = answer.bytes_stream();
+        let mut buffer = BytesMut::new();
+        let mut output = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            buffer.extend_from_slice(&chunk?);
+            while let Some((last, payload)) = envelope(&mut buffer) {
+                let message: serde_json::Value = serde_json::from_slice(&payload)?;
+                if last {
+                    if let Some(error) = message.get("error") {
+                        bail!("the stream ended with {error}");
+                    }
+                    return Ok(String::from_utf8(output)?);
+                }
+                if let Some(text) = message
+                    .pointer("/event/data/stdout")
+                    .and_then(|v| v.as_str())
+                {
+                    output.extend(base64::engine::general_purpose::STANDARD.decode(text)?);
+                }
+            }
+        }
+        bail!("the stream ended without its last message")
+    }
+}
+
+/// Takes one whole envelope off the front: whether it is the last, and its payload.
+fn envelope(buffer: &mut BytesMut) -> Option<(bool, Bytes)> {
+    let header = buffer.first_chunk::<5>()?;
+    let [flags, length @ ..] = *header;
+    let length = u32::from_be_bytes(length) as usize;
+    if buffer.len() < 5 + length {
+        return None;
+    }
+    buffer.advance(5);
+    Some((flags & 2 != 0, buffer.split_to(length).freeze()))
+}
+
+/// Available memory of the machine in bytes.
+pub(crate) fn available_memory() -> anyhow::Result<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+    let kib = meminfo.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?
+            .split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+    });
+    Ok(kib.context("no MemAvailable")? * 1024)
+}
