@@ -16,14 +16,14 @@ pub(crate) struct Summary {
 /// Sums up a series; `None` if it is empty.
 pub(crate) fn summary(mut series: Vec<Duration>) -> Option<Summary> {
     series.sort();
-    let at = |share: f64| -> Option<f64> {
-        let index = ((series.len() as f64 * share).ceil() as usize).clamp(1, series.len());
-        series.get(index - 1).map(|d| d.as_secs_f64() * 1000.0)
+    let at = |percent: usize| -> Option<f64> {
+        let rank = (series.len() * percent).div_ceil(100).max(1);
+        series.get(rank - 1).map(|d| d.as_secs_f64() * 1000.0)
     };
     Some(Summary {
         n: series.len(),
-        p50_ms: at(0.5)?,
-        p99_ms: at(0.99)?,
+        p50_ms: at(50)?,
+        p99_ms: at(99)?,
         max_ms: series.last()?.as_secs_f64() * 1000.0,
     })
 }
