@@ -1,14 +1,14 @@
 //! Bodies of the proxy's answers: its own texts, or a guest's response as it arrives.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use warren_types::SandboxId;
 
 use crate::connect::{EnvelopeTracker, sandbox_ended};
 use crate::exchange::{Exchange, ExchangeEnd};
-use warren_types::SandboxId;
 
 /// Why a response broke off. The client sees an incomplete body, never a clean end.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,8 @@ struct GuestBody {
     id: SandboxId,
     tracker: Option<EnvelopeTracker>,
     finished: bool,
+    /// What ends the response, held back for one poll.
+    failure: Option<BodyError>,
 }
 
 impl ProxyBody {
@@ -55,7 +57,13 @@ impl ProxyBody {
         id: SandboxId,
         tracker: Option<EnvelopeTracker>,
     ) -> Self {
-        Self(Kind::Guest(Box::new(GuestBody { exchange, id, tracker, finished: false })))
+        Self(Kind::Guest(Box::new(GuestBody {
+            exchange,
+            id,
+            tracker,
+            finished: false,
+            failure: None,
+        })))
     }
 
     /// Length of a text of the proxy's own.
@@ -77,32 +85,44 @@ impl ProxyBody {
 
 impl GuestBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.failure.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if self.finished {
             return Poll::Ready(None);
         }
-        match std::task::ready!(self.exchange.poll_frame(cx)) {
+        let end = match ready!(self.exchange.poll_frame(cx)) {
             Ok(frame) => {
                 if let (Some(tracker), Some(data)) = (&mut self.tracker, frame.data_ref()) {
                     tracker.advance(data);
                 }
                 self.finished = self.exchange.is_finished();
-                Poll::Ready(Some(Ok(frame)))
+                return Poll::Ready(Some(Ok(frame)));
             }
-            Err(end) => {
-                self.finished = true;
-                Poll::Ready(match end {
-                    ExchangeEnd::Complete => None,
-                    ExchangeEnd::Guest(error) => Some(Err(BodyError::Guest(error))),
-                    ExchangeEnd::Run => Some(self.run_ended()),
-                })
+            Err(end) => end,
+        };
+        self.finished = true;
+        match self.last_frame(end) {
+            None => Poll::Ready(None),
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Err(error)) => {
+                // An error makes hyper drop what it has not written yet. A pause lets it
+                // write what the guest sent before.
+                self.failure = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
         }
     }
 
-    fn run_ended(&self) -> Result<Frame<Bytes>, BodyError> {
-        match &self.tracker {
-            Some(tracker) if tracker.at_boundary() => Ok(Frame::data(sandbox_ended(&self.id))),
-            _ => Err(BodyError::RunEnded),
+    fn last_frame(&self, end: ExchangeEnd) -> Option<Result<Frame<Bytes>, BodyError>> {
+        match (end, &self.tracker) {
+            (ExchangeEnd::Complete, _) => None,
+            (ExchangeEnd::Guest(error), _) => Some(Err(BodyError::Guest(error))),
+            (ExchangeEnd::Run, Some(tracker)) if tracker.at_boundary() => {
+                Some(Ok(Frame::data(sandbox_ended(&self.id))))
+            }
+            (ExchangeEnd::Run, _) => Some(Err(BodyError::RunEnded)),
         }
     }
 }
@@ -125,14 +145,16 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Guest(guest) => guest.finished,
+            Kind::Guest(guest) => guest.finished && guest.failure.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Guest(guest) if guest.finished => SizeHint::with_exact(0),
+            Kind::Guest(guest) if guest.finished && guest.failure.is_none() => {
+                SizeHint::with_exact(0)
+            }
             Kind::Guest(guest) => guest.exchange.size_hint(),
         }
     }

@@ -99,12 +99,17 @@ mod tests {
     #[test]
     fn only_streams_of_unknown_length_are_followed() {
         let tracker = |pairs: &[(&'static str, &str)]| {
-            let headers = pairs.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
+            let headers = pairs
+                .iter()
+                .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
             EnvelopeTracker::for_response(&headers.collect()).is_some()
         };
         assert!(tracker(&[("content-type", "application/connect+json")]));
         assert!(!tracker(&[("content-type", "application/json")]));
-        assert!(!tracker(&[("content-type", "application/connect+proto"), ("content-length", "5")]));
+        assert!(!tracker(&[
+            ("content-type", "application/connect+proto"),
+            ("content-length", "5")
+        ]));
     }
 
     #[test]

@@ -30,11 +30,19 @@ pub(crate) enum ConnectError {
     #[error("the sandbox is gone")]
     Gone,
     #[error("nothing accepts connections on port {port}")]
-    Closed { port: u16, #[source] source: io::Error },
+    Closed {
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
     #[error("no connection to port {port} in {} s", TOTAL_TIMEOUT.as_secs())]
     TimedOut { port: u16 },
     #[error("no TLS session with port {port}")]
-    Tls { port: u16, #[source] source: io::Error },
+    Tls {
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Connects to `port`, retrying a few times, and speaks TLS there if `tls` is given.
@@ -80,7 +88,9 @@ async fn dial_with_retries(dial: &dyn Dial, port: u16) -> Result<TcpStream, Conn
 
 fn configured(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
 }
@@ -126,7 +136,12 @@ mod tests {
 
     async fn starting(kind: io::ErrorKind, ready: usize) -> Starting {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Starting { kind, ready, attempts: AtomicUsize::new(0), listener }
+        Starting {
+            kind,
+            ready,
+            attempts: AtomicUsize::new(0),
+            listener,
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -139,14 +154,20 @@ mod tests {
     async fn a_closed_port_is_given_up_after_five_attempts() {
         let dial = starting(io::ErrorKind::ConnectionRefused, usize::MAX).await;
         let result = connect(&dial, 80, None).await;
-        assert!(matches!(result, Err(ConnectError::Closed { port: 80, .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(ConnectError::Closed { port: 80, .. })),
+            "{result:?}"
+        );
         assert_eq!(dial.attempts.load(Ordering::SeqCst), 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sandbox_that_is_gone_is_not_asked_twice() {
         let dial = starting(io::ErrorKind::NotFound, usize::MAX).await;
-        assert!(matches!(connect(&dial, 80, None).await, Err(ConnectError::Gone)));
+        assert!(matches!(
+            connect(&dial, 80, None).await,
+            Err(ConnectError::Gone)
+        ));
         assert_eq!(dial.attempts.load(Ordering::SeqCst), 1);
     }
 }

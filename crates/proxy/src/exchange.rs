@@ -38,7 +38,10 @@ pub(crate) struct Permits {
 
 impl Permits {
     pub(crate) fn new(sandbox: ConnectionPermit, proxy: ConnectionPermit) -> Self {
-        Self { _sandbox: sandbox, _proxy: proxy }
+        Self {
+            _sandbox: sandbox,
+            _proxy: proxy,
+        }
     }
 }
 
@@ -113,13 +116,23 @@ pub(crate) async fn start(
         head.as_mut().poll(cx)
     })
     .await?;
-    Ok(Started { response, connection, idle, permits })
+    Ok(Started {
+        response,
+        connection,
+        idle,
+        permits,
+    })
 }
 
 impl Started {
     /// Turns a switched connection into a raw stream and what was read ahead of it.
     pub(crate) async fn switch(self) -> Result<(Stream, Bytes, Permits), hyper::Error> {
-        let Self { mut connection, idle, permits, .. } = self;
+        let Self {
+            mut connection,
+            idle,
+            permits,
+            ..
+        } = self;
         if !idle {
             (&mut connection).await?;
         }
@@ -139,12 +152,27 @@ impl Started {
         if body.is_end_stream() {
             return (head, None);
         }
-        let live =
-            Live { connection: self.connection, body, idle: self.idle, _permits: self.permits };
-        let slot = Arc::new(Mutex::new(Slot { live: Some(live), run_ended: false, reader: None }));
+        let live = Live {
+            connection: self.connection,
+            body,
+            idle: self.idle,
+            _permits: self.permits,
+        };
+        let slot = Arc::new(Mutex::new(Slot {
+            live: Some(live),
+            run_ended: false,
+            reader: None,
+        }));
         let (watched, unwatched) = oneshot::channel();
         tasks.spawn(watch(run.clone(), unwatched, Arc::clone(&slot)));
-        (head, Some(Exchange { slot, run: run.clone(), _watched: watched }))
+        (
+            head,
+            Some(Exchange {
+                slot,
+                run: run.clone(),
+                _watched: watched,
+            }),
+        )
     }
 }
 
@@ -172,7 +200,11 @@ impl Exchange {
     ) -> Poll<Result<Frame<Bytes>, ExchangeEnd>> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(live) = &mut slot.live else {
-            let end = if slot.run_ended { ExchangeEnd::Run } else { ExchangeEnd::Complete };
+            let end = if slot.run_ended {
+                ExchangeEnd::Run
+            } else {
+                ExchangeEnd::Complete
+            };
             return Poll::Ready(Err(end));
         };
         match live.poll_frame(cx) {
@@ -211,7 +243,10 @@ impl Exchange {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.live.as_ref().map(|live| live.body.size_hint()).unwrap_or_default()
+        slot.live
+            .as_ref()
+            .map(|live| live.body.size_hint())
+            .unwrap_or_default()
     }
 }
 

@@ -35,7 +35,9 @@ pub struct ProxyConfig {
 
 impl Default for ProxyConfig {
     fn default() -> Self {
-        Self { max_connections: 16_384 }
+        Self {
+            max_connections: 16_384,
+        }
     }
 }
 
@@ -68,7 +70,9 @@ impl Proxy {
             tasks: Tasks::new(),
             cut: CancellationToken::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Waits for tunnels to end, at most `limit`, then cuts the rest and returns how many
@@ -141,8 +145,14 @@ impl Inner {
         let sandbox = route
             .connections
             .acquire()
-            .map_err(|limit| Refusal::TooManyConnections { id: target.id.clone(), limit })?;
-        let proxy = self.connections.acquire().map_err(|_| Refusal::Unroutable)?;
+            .map_err(|limit| Refusal::TooManyConnections {
+                id: target.id.clone(),
+                limit,
+            })?;
+        let proxy = self
+            .connections
+            .acquire()
+            .map_err(|_| Refusal::Unroutable)?;
         Ok(Permits::new(sandbox, proxy))
     }
 
@@ -155,20 +165,26 @@ impl Inner {
         permits: Permits,
     ) -> Result<Response<ProxyBody>, Refusal> {
         let guest_host = GuestHost::new(host, target, route.mask_request_host.as_deref());
-        let upgrade = wanted_upgrade(&request, target.port)
-            .map(|protocol| Upgrade { protocol, client: hyper::upgrade::on(&mut request) });
+        let upgrade = wanted_upgrade(&request, target.port).map(|protocol| Upgrade {
+            protocol,
+            client: hyper::upgrade::on(&mut request),
+        });
         let request = to_guest(request, &guest_host, upgrade.as_ref().map(|u| &u.protocol))
-            .map_err(|_| Refusal::Unexpected { what: "masked host is not valid" })?;
+            .map_err(|_| Refusal::Unexpected {
+                what: "masked host is not valid",
+            })?;
 
         let secured = target.port != ENVD_PORT && route.https_ports.contains(&target.port);
         let tls = secured.then_some((&self.tls, guest_host.host.as_str()));
         let stream = connect(route.dial.as_ref(), target.port, tls)
             .await
             .map_err(|error| refused_connection(&error, host, target))?;
-        let started = exchange::start(stream, request, permits).await.map_err(|error| {
-            debug!(sandbox_id = %target.id, error = %Chain(&error), "guest gave no response");
-            Refusal::Unroutable
-        })?;
+        let started = exchange::start(stream, request, permits)
+            .await
+            .map_err(|error| {
+                debug!(sandbox_id = %target.id, error = %Chain(&error), "guest gave no response");
+                Refusal::Unroutable
+            })?;
         if started.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(started, upgrade, route);
         }
@@ -197,10 +213,15 @@ impl Inner {
         let (mut head, ()) = Response::new(()).into_parts();
         head.status = StatusCode::SWITCHING_PROTOCOLS;
         head.headers = std::mem::take(started.response.headers_mut());
-        let protocol = head.headers.get(http::header::UPGRADE).unwrap_or(&upgrade.protocol).clone();
+        let protocol = head
+            .headers
+            .get(http::header::UPGRADE)
+            .unwrap_or(&upgrade.protocol)
+            .clone();
         to_client(&mut head, Some(&protocol));
         let run = route.run.clone();
-        self.tasks.spawn(tunnel(upgrade.client, started, run, self.cut.clone()));
+        self.tasks
+            .spawn(tunnel(upgrade.client, started, run, self.cut.clone()));
         Ok(Response::from_parts(head, ProxyBody::empty()))
     }
 }
@@ -210,9 +231,11 @@ fn refused_connection(error: &ConnectError, host: &str, target: &Target) -> Refu
     let id = target.id.clone();
     match error {
         ConnectError::Gone => Refusal::NotFound { id },
-        ConnectError::Closed { .. } | ConnectError::TimedOut { .. } => {
-            Refusal::PortClosed { id, port: target.port, host: host.to_owned() }
-        }
+        ConnectError::Closed { .. } | ConnectError::TimedOut { .. } => Refusal::PortClosed {
+            id,
+            port: target.port,
+            host: host.to_owned(),
+        },
         ConnectError::Tls { .. } => Refusal::Unroutable,
     }
 }

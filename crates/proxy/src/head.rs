@@ -6,8 +6,12 @@ use warren_types::ENVD_PORT;
 
 use crate::target::Target;
 
-const FORWARDED: [&str; 4] =
-    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+const FORWARDED: [&str; 4] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
 const HOP_BY_HOP: [&str; 8] = [
     "connection",
     "keep-alive",
@@ -40,7 +44,10 @@ impl GuestHost {
                 host: mask.replace("${PORT}", &target.port.to_string()),
                 original: Some(shown),
             },
-            None => Self { host: shown, original: None },
+            None => Self {
+                host: shown,
+                original: None,
+            },
         }
     }
 }
@@ -79,8 +86,9 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         // The length counts for nothing beside it, and would be believed downstream.
         headers.remove(header::CONTENT_LENGTH);
     }
-    let listed: Vec<HeaderName> =
-        tokens(headers, &header::CONNECTION).filter_map(|token| token.parse().ok()).collect();
+    let listed: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|token| token.parse().ok())
+        .collect();
     for name in listed {
         headers.remove(name);
     }
@@ -99,9 +107,13 @@ pub(crate) fn to_guest<B>(
     upgrade: Option<&HeaderValue>,
 ) -> Result<Request<B>, header::InvalidHeaderValue> {
     let shown = HeaderValue::from_str(&host.host)?;
-    let original = host.original.as_deref().map(HeaderValue::from_str).transpose()?;
-    let trailers = tokens(request.headers(), &header::TE)
-        .any(|token| token.eq_ignore_ascii_case("trailers"));
+    let original = host
+        .original
+        .as_deref()
+        .map(HeaderValue::from_str)
+        .transpose()?;
+    let trailers =
+        tokens(request.headers(), &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
 
     *request.uri_mut() = origin_form(request.method(), request.uri());
     *request.version_mut() = Version::HTTP_11;
@@ -178,7 +190,10 @@ mod tests {
     }
 
     fn rewritten(request: http::request::Builder, upgrade: Option<&HeaderValue>) -> Request<()> {
-        let host = GuestHost { host: "3000-iabc.d".to_owned(), original: None };
+        let host = GuestHost {
+            host: "3000-iabc.d".to_owned(),
+            original: None,
+        };
         to_guest(request.body(()).unwrap(), &host, upgrade).unwrap()
     }
 
@@ -201,7 +216,11 @@ mod tests {
             ("localhost:8080".to_owned(), Some("8080-iabc.d".to_owned()))
         );
         assert_eq!(
-            shown("49983-iabc.d", target(49983, None), Some("localhost:${PORT}")),
+            shown(
+                "49983-iabc.d",
+                target(49983, None),
+                Some("localhost:${PORT}")
+            ),
             ("49983-iabc.d".to_owned(), None)
         );
     }
@@ -233,7 +252,12 @@ mod tests {
         kept.sort();
         assert_eq!(
             kept,
-            ["cookie: a=1; b=2", "e2b-sandbox-id: iabc", "host: 3000-iabc.d", "te: trailers"]
+            [
+                "cookie: a=1; b=2",
+                "e2b-sandbox-id: iabc",
+                "host: 3000-iabc.d",
+                "te: trailers"
+            ]
         );
     }
 
@@ -254,8 +278,18 @@ mod tests {
                 .unwrap();
             wanted_upgrade(&request, port).is_some()
         };
-        assert!(wanted("keep-alive, Upgrade", "websocket", 80, Version::HTTP_11));
-        assert!(!wanted("Upgrade, HTTP2-Settings", "h2c", 80, Version::HTTP_11));
+        assert!(wanted(
+            "keep-alive, Upgrade",
+            "websocket",
+            80,
+            Version::HTTP_11
+        ));
+        assert!(!wanted(
+            "Upgrade, HTTP2-Settings",
+            "h2c",
+            80,
+            Version::HTTP_11
+        ));
         assert!(!wanted("Upgrade", "websocket, H2C", 80, Version::HTTP_11));
         assert!(!wanted("Upgrade", "websocket", ENVD_PORT, Version::HTTP_11));
         assert!(!wanted("close", "websocket", 80, Version::HTTP_11));
@@ -266,7 +300,9 @@ mod tests {
     #[test]
     fn a_switch_is_passed_on() {
         let protocol = HeaderValue::from_static("websocket");
-        let request = Request::builder().uri("/ws").header("connection", "Upgrade, x");
+        let request = Request::builder()
+            .uri("/ws")
+            .header("connection", "Upgrade, x");
         let request = rewritten(request, Some(&protocol));
         assert_eq!(request.headers()["connection"], "Upgrade");
         assert_eq!(request.headers()["upgrade"], "websocket");
@@ -286,6 +322,9 @@ mod tests {
         to_client(&mut head, None);
         assert_eq!(head.version, Version::HTTP_11);
         assert_eq!(head.headers.len(), 1);
-        assert_eq!(head.headers["access-control-allow-origin"], "https://a.example");
+        assert_eq!(
+            head.headers["access-control-allow-origin"],
+            "https://a.example"
+        );
     }
 }

@@ -42,8 +42,13 @@ pub(crate) fn render(page: &Page<'_>) -> String {
         escape(page.text)
     );
     for (label, value) in page.facts {
-        write!(out, "<dt>{}</dt><dd>{}</dd>\n", escape(label), escape(value))
-            .expect("a string takes all text");
+        writeln!(
+            out,
+            "<dt>{}</dt><dd>{}</dd>",
+            escape(label),
+            escape(value)
+        )
+        .expect("a string takes all text");
     }
     out.push_str("</dl>\n</body>\n</html>");
     out
@@ -60,9 +65,18 @@ mod tests {
             text: "it's",
             facts: &[("host", "<script>alert(\"1\")</script>")],
         });
-        assert!(html.starts_with("<html") && html.ends_with("</html>"), "{html}");
-        assert!(html.contains("<h1>A &amp; B</h1>") && html.contains("it&#39;s"), "{html}");
-        assert!(html.contains("&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;"), "{html}");
+        assert!(
+            html.starts_with("<html") && html.ends_with("</html>"),
+            "{html}"
+        );
+        assert!(
+            html.contains("<h1>A &amp; B</h1>") && html.contains("it&#39;s"),
+            "{html}"
+        );
+        assert!(
+            html.contains("&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;"),
+            "{html}"
+        );
         assert!(!html.contains("<script"), "{html}");
     }
 }

@@ -1,11 +1,20 @@
 //! Which agent routes are for the control plane only: the pure reading of a path.
 
 /// Agent routes that are not reachable through the sandbox's URL.
-const RESERVED: [&str; 7] =
-    ["/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"];
+const RESERVED: [&str; 7] = [
+    "/init",
+    "/freeze",
+    "/unfreeze",
+    "/collapse",
+    "/fsfreeze",
+    "/fsthaw",
+    "/upgrade",
+];
 
 fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// Undoes percent-encoding once; a malformed escape stays as it is.
@@ -72,11 +81,16 @@ pub fn check_path_input(data: &[u8]) {
     let clean = clean_path(path);
     assert_eq!(clean.first(), Some(&b'/'), "a clean path is absolute");
     assert!(clean.len() <= path.len() + 1, "cleaning does not grow");
-    assert!(clean.len() == 1 || clean.last() != Some(&b'/'), "no trailing slash");
+    assert!(
+        clean.len() == 1 || clean.last() != Some(&b'/'),
+        "no trailing slash"
+    );
     let inner = clean.get(1..).unwrap_or_default();
     assert!(
         inner.is_empty()
-            || inner.split(|b| *b == b'/').all(|s| !matches!(s, b"" | b"." | b"..")),
+            || inner
+                .split(|b| *b == b'/')
+                .all(|s| !matches!(s, b"" | b"." | b"..")),
         "no segment is left to resolve"
     );
     assert_eq!(
@@ -114,9 +128,18 @@ mod tests {
 
     #[test]
     fn other_routes_are_left_alone() {
-        for path in
-            ["/", "", "*", "/health", "/init/x", "/initx", "/Init", "/%2569nit", "/%zzinit", "/%"]
-        {
+        for path in [
+            "/",
+            "",
+            "*",
+            "/health",
+            "/init/x",
+            "/initx",
+            "/Init",
+            "/%2569nit",
+            "/%zzinit",
+            "/%",
+        ] {
             assert_eq!(reserved_route(path), None, "{path}");
         }
     }

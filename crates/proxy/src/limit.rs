@@ -19,7 +19,10 @@ impl ConnectionLimit {
     /// Allows up to `limit` at once; `Some(0)` blocks everything, `None` nothing.
     #[must_use]
     pub fn new(limit: Option<u32>) -> Self {
-        Self { limit, active: AtomicU32::new(0) }
+        Self {
+            limit,
+            active: AtomicU32::new(0),
+        }
     }
 
     /// How many are in flight now.
@@ -32,7 +35,10 @@ impl ConnectionLimit {
     pub(crate) fn acquire(self: &Arc<Self>) -> Result<ConnectionPermit, u32> {
         let limit = self.limit.unwrap_or(u32::MAX);
         let more = |active: u32| (active < limit).then(|| active + 1);
-        match self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+        match self
+            .active
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        {
             Ok(_) => Ok(ConnectionPermit(Arc::clone(self))),
             Err(_) => Err(limit),
         }

@@ -194,13 +194,28 @@ where
         idle: shared.config.idle_timeout,
     };
     let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&activity), limits));
-    let service = Counting { inner: shared.service.clone(), activity };
+    let service = Counting {
+        inner: shared.service.clone(),
+        activity,
+    };
     if is_h2 {
         let connection = h2_builder(&shared.streams).serve_connection(io, service);
-        drive(connection, &shared.stop, http2::Connection::graceful_shutdown).await;
+        drive(
+            connection,
+            &shared.stop,
+            http2::Connection::graceful_shutdown,
+        )
+        .await;
     } else {
-        let connection = h1_builder().serve_connection(io, service).with_upgrades();
-        drive(connection, &shared.stop, http1::UpgradeableConnection::graceful_shutdown).await;
+        let connection = h1_builder(&shared.config)
+            .serve_connection(io, service)
+            .with_upgrades();
+        drive(
+            connection,
+            &shared.stop,
+            http1::UpgradeableConnection::graceful_shutdown,
+        )
+        .await;
     }
 }
 
@@ -226,7 +241,9 @@ where
 /// HTTP/2 from HTTP/1.1.
 async fn open(tcp: TcpStream, tls: Option<&TlsAcceptor>) -> io::Result<(Stream, Bytes)> {
     tcp.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE);
     SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
     let mut stream = match tls {
         Some(acceptor) if begins_tls(&tcp).await? => {
@@ -249,10 +266,15 @@ async fn begins_tls(tcp: &TcpStream) -> io::Result<bool> {
     Ok(tcp.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE])
 }
 
-fn h1_builder() -> http1::Builder {
-    // Without a timer: its limit on heads would count the time between requests too.
+fn h1_builder(config: &ListenerConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(READ_BUFFER).max_header_size(MAX_HEAD);
+    builder
+        .max_buf_size(READ_BUFFER)
+        .max_header_size(MAX_HEAD)
+        .timer(TokioTimer::new())
+        // Counts the time between requests as well, so it can't be the limit on heads. It
+        // makes hyper read as soon as a request is done, where the watchdog takes over.
+        .header_read_timeout(config.idle_timeout.saturating_add(config.header_timeout));
     builder
 }
 
@@ -307,7 +329,10 @@ where
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 in_flight.never_ends();
             }
-            Ok(response.map(|inner| CountedBody { inner, _in_flight: in_flight }))
+            Ok(response.map(|inner| CountedBody {
+                inner,
+                _in_flight: in_flight,
+            }))
         })
     }
 }

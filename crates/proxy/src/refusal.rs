@@ -30,17 +30,41 @@ const UNROUTABLE: &str = "Failed to route request to sandbox";
 pub(crate) enum Refusal {
     Malformed(TargetError),
     Method,
-    Reserved { path: &'static str },
-    NotFound { id: SandboxId },
-    PortClosed { id: SandboxId, port: u16, host: String },
-    TokenMissing { id: SandboxId },
-    TokenInvalid { id: SandboxId },
-    ResumeDenied { id: SandboxId },
-    Transitioning { id: SandboxId },
-    LimitReached { id: SandboxId, message: String },
-    TooManyConnections { id: SandboxId, limit: u32 },
+    Reserved {
+        path: &'static str,
+    },
+    NotFound {
+        id: SandboxId,
+    },
+    PortClosed {
+        id: SandboxId,
+        port: u16,
+        host: String,
+    },
+    TokenMissing {
+        id: SandboxId,
+    },
+    TokenInvalid {
+        id: SandboxId,
+    },
+    ResumeDenied {
+        id: SandboxId,
+    },
+    Transitioning {
+        id: SandboxId,
+    },
+    LimitReached {
+        id: SandboxId,
+        message: String,
+    },
+    TooManyConnections {
+        id: SandboxId,
+        limit: u32,
+    },
     Unroutable,
-    Unexpected { what: &'static str },
+    Unexpected {
+        what: &'static str,
+    },
 }
 
 /// Which form of an answer the asker can read.
@@ -97,7 +121,9 @@ impl Refusal {
             None => self.answer(asker.form),
         };
         let any = HeaderValue::from_static("*");
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        response
+            .headers_mut()
+            .insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
         if asker.head {
             // HTTP/2 would send the body that HTTP/1.1 leaves out by itself.
             *response.body_mut() = ProxyBody::empty();
@@ -116,11 +142,21 @@ impl Refusal {
                 build(status, "application/json; charset=utf-8", body)
             }
             Form::Html => {
-                let facts: Vec<(&str, &str)> =
-                    explained.facts.iter().map(|(label, value)| (*label, value.as_str())).collect();
-                let page =
-                    Page { title: explained.title, text: &explained.json.message, facts: &facts };
-                build(status, "text/html; charset=utf-8", render(&page).into_bytes())
+                let facts: Vec<(&str, &str)> = explained
+                    .facts
+                    .iter()
+                    .map(|(label, value)| (*label, value.as_str()))
+                    .collect();
+                let page = Page {
+                    title: explained.title,
+                    text: &explained.json.message,
+                    facts: &facts,
+                };
+                build(
+                    status,
+                    "text/html; charset=utf-8",
+                    render(&page).into_bytes(),
+                )
             }
         }
     }
@@ -129,16 +165,25 @@ impl Refusal {
     fn plain(&self) -> Response<ProxyBody> {
         let (status, text) = match self {
             Self::Malformed(error) => (StatusCode::BAD_REQUEST, error.to_string()),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed".to_owned()),
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method not allowed".to_owned(),
+            ),
             Self::Unexpected { what } => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("Unexpected error when routing request: {what}"),
             ),
             _ => (StatusCode::BAD_GATEWAY, UNROUTABLE.to_owned()),
         };
-        let mut response = build(status, "text/plain; charset=utf-8", (text + "\n").into_bytes());
+        let mut response = build(
+            status,
+            "text/plain; charset=utf-8",
+            (text + "\n").into_bytes(),
+        );
         let nosniff = HeaderValue::from_static("nosniff");
-        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        response
+            .headers_mut()
+            .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
         response
     }
 
@@ -173,7 +218,12 @@ impl Refusal {
             Self::TooManyConnections { limit, .. } => json.connection_limit = Some(*limit),
             _ => {}
         }
-        Some(Explained { status, json, title, facts })
+        Some(Explained {
+            status,
+            json,
+            title,
+            facts,
+        })
     }
 
     /// Status, page title and message of the refusals that have all three.
@@ -194,7 +244,11 @@ impl Refusal {
                 (S::CONFLICT, "Sandbox Still Transitioning", TRANSITIONING)
             }
             Self::LimitReached { message, .. } => {
-                let text = if message.is_empty() { LIMIT_REACHED } else { message.as_str() };
+                let text = if message.is_empty() {
+                    LIMIT_REACHED
+                } else {
+                    message.as_str()
+                };
                 (S::TOO_MANY_REQUESTS, "Sandbox Limit Reached", text)
             }
             Self::TooManyConnections { limit, .. } => {
@@ -276,10 +330,14 @@ impl Preflight {
 
 /// Pages are for browsers that navigate; scripts and tools get JSON.
 fn form(headers: &HeaderMap) -> Form {
-    const BROWSERS: [&str; 7] =
-        ["mozilla", "chrome", "safari", "firefox", "edge", "opera", "msie"];
+    const BROWSERS: [&str; 7] = [
+        "mozilla", "chrome", "safari", "firefox", "edge", "opera", "msie",
+    ];
     let lower = |name: &str| {
-        let value = headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+        let value = headers
+            .get(name)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default();
         String::from_utf8_lossy(value).to_ascii_lowercase()
     };
     let agent = lower("user-agent");

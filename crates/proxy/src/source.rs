@@ -50,7 +50,10 @@ impl fmt::Debug for Ask<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ask")
             .field("port", &self.port)
-            .field("has_traffic_access_token", &self.traffic_access_token.is_some())
+            .field(
+                "has_traffic_access_token",
+                &self.traffic_access_token.is_some(),
+            )
             .field("has_access_token", &self.access_token.is_some())
             .finish()
     }
@@ -114,8 +117,5 @@ impl Route {
 pub trait Dial: fmt::Debug + Send + Sync {
     /// Tries once. `ConnectionRefused` means that nothing listens; `NotFound` that the
     /// sandbox is gone.
-    fn dial(
-        &self,
-        port: u16,
-    ) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>>;
+    fn dial(&self, port: u16) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>>;
 }

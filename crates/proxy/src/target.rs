@@ -166,11 +166,11 @@ pub fn is_sandbox_traffic<B>(request: &Request<B>) -> bool {
     };
     if takes_routing_headers(host) {
         let headers = request.headers();
-        return headers.contains_key(SANDBOX_ID_HEADER) || headers.contains_key(SANDBOX_PORT_HEADER);
+        return headers.contains_key(SANDBOX_ID_HEADER)
+            || headers.contains_key(SANDBOX_PORT_HEADER);
     }
-    label_parts(host).is_some_and(|(port, _)| {
-        !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())
-    })
+    label_parts(host)
+        .is_some_and(|(port, _)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Reads hostile bytes as `host NUL id NUL port` and checks what must hold of any target.
@@ -194,7 +194,11 @@ pub fn check_host_input(data: &[u8]) {
     };
     assert_ne!(target.port, 0, "port 0 is unreachable");
     assert!(
-        target.id.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()),
+        target
+            .id
+            .as_str()
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()),
         "the id is a plain word"
     );
     if !takes_routing_headers(host) {
@@ -213,7 +217,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     fn both(id: &str, port: &str) -> HeaderMap {
@@ -265,16 +272,37 @@ mod tests {
     #[test]
     fn headers_count_on_shared_hosts_only() {
         let named = both("iother", "49983");
-        for host in
-            ["sandbox.d", "Sandbox.d:8443", "localhost:3000", "127.0.0.1", "[::1]:3000", "[fe80::1]"]
-        {
+        for host in [
+            "sandbox.d",
+            "Sandbox.d:8443",
+            "localhost:3000",
+            "127.0.0.1",
+            "[::1]:3000",
+            "[fe80::1]",
+        ] {
             let target = parse_target(host, &named).unwrap();
-            assert_eq!((target.id.as_str(), target.port), ("iother", 49983), "{host}");
+            assert_eq!(
+                (target.id.as_str(), target.port),
+                ("iother", 49983),
+                "{host}"
+            );
         }
         let target = parse_target("3000-iabc.d", &named).unwrap();
         assert_eq!((target.id.as_str(), target.port), ("iabc", 3000));
-        for host in ["sandbox.", "sandbox", "sandbox.:80", "sandboxes.d", "[::1", "::1", "[x]"] {
-            assert_eq!(parse_target(host, &named), Err(TargetError::InvalidHost), "{host}");
+        for host in [
+            "sandbox.",
+            "sandbox",
+            "sandbox.:80",
+            "sandboxes.d",
+            "[::1",
+            "::1",
+            "[x]",
+        ] {
+            assert_eq!(
+                parse_target(host, &named),
+                Err(TargetError::InvalidHost),
+                "{host}"
+            );
         }
     }
 
@@ -287,8 +315,14 @@ mod tests {
     #[test]
     fn half_or_malformed_headers_are_refused() {
         for (map, error) in [
-            (headers(&[(SANDBOX_ID_HEADER, "iabc")]), TargetError::MissingHeader),
-            (headers(&[(SANDBOX_PORT_HEADER, "80")]), TargetError::MissingHeader),
+            (
+                headers(&[(SANDBOX_ID_HEADER, "iabc")]),
+                TargetError::MissingHeader,
+            ),
+            (
+                headers(&[(SANDBOX_PORT_HEADER, "80")]),
+                TargetError::MissingHeader,
+            ),
             (both("", "80"), TargetError::MissingHeader),
             (both("", ""), TargetError::InvalidHost),
             (both("iabc-x", "80"), TargetError::InvalidSandboxId),
@@ -298,19 +332,31 @@ mod tests {
         }
         let mut twice = both("iabc", "80");
         twice.append(SANDBOX_ID_HEADER, "iother".parse().unwrap());
-        assert_eq!(parse_target("sandbox.d", &twice), Err(TargetError::InvalidSandboxId));
+        assert_eq!(
+            parse_target("sandbox.d", &twice),
+            Err(TargetError::InvalidSandboxId)
+        );
     }
 
     #[test]
     fn a_shared_listener_tells_traffic_from_api_calls() {
         let request = |host: &str, map: &HeaderMap| {
-            let mut request = Request::builder().uri("/x").header("host", host).body(()).unwrap();
+            let mut request = Request::builder()
+                .uri("/x")
+                .header("host", host)
+                .body(())
+                .unwrap();
             request.headers_mut().extend(map.clone());
             is_sandbox_traffic(&request)
         };
         let none = HeaderMap::new();
         let id_only = headers(&[(SANDBOX_ID_HEADER, "iabc")]);
-        for host in ["3000-iabc.d", "3000-iabc-x.localhost:3000", "0-_.d", "49983-iabc.d:1"] {
+        for host in [
+            "3000-iabc.d",
+            "3000-iabc-x.localhost:3000",
+            "0-_.d",
+            "49983-iabc.d:1",
+        ] {
             assert!(request(host, &none), "{host}");
         }
         for host in [
@@ -326,7 +372,12 @@ mod tests {
         ] {
             assert!(!request(host, &none), "{host}");
         }
-        for host in ["localhost:3000", "127.0.0.1:3000", "[::1]:3000", "sandbox.d"] {
+        for host in [
+            "localhost:3000",
+            "127.0.0.1:3000",
+            "[::1]:3000",
+            "sandbox.d",
+        ] {
             assert!(request(host, &id_only), "{host}");
         }
         assert!(!request("api.example.com", &id_only));
@@ -341,7 +392,10 @@ mod tests {
             .body(())
             .unwrap();
         assert_eq!(request_host(&request), Some("3000-iabc.d:81"));
-        let twice = Request::builder().header("host", "a.d").header("host", "b.d").body(());
+        let twice = Request::builder()
+            .header("host", "a.d")
+            .header("host", "b.d")
+            .body(());
         assert_eq!(request_host(&twice.unwrap()), None);
     }
 

@@ -5,10 +5,16 @@ fn id() -> SandboxId {
 }
 
 fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-    pairs.iter().map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect()
+    pairs
+        .iter()
+        .map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v)))
+        .collect()
 }
 
-const FIREFOX: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11) Gecko/20100101 Firefox/140.0");
+const FIREFOX: (&str, &str) = (
+    "user-agent",
+    "Mozilla/5.0 (X11) Gecko/20100101 Firefox/140.0",
+);
 
 fn text(response: &Response<ProxyBody>) -> &str {
     std::str::from_utf8(response.body().bytes()).unwrap()
@@ -22,7 +28,11 @@ fn all() -> Vec<(Refusal, u16, &'static str)> {
             r#"{"sandboxId":"iabc","message":"The sandbox was not found","code":502}"#,
         ),
         (
-            Refusal::PortClosed { id: id(), port: 3210, host: "3210-iabc.d".to_owned() },
+            Refusal::PortClosed {
+                id: id(),
+                port: 3210,
+                host: "3210-iabc.d".to_owned(),
+            },
             502,
             r#"{"sandboxId":"iabc","message":"The sandbox is running but port is not open","port":3210,"code":502}"#,
         ),
@@ -52,12 +62,18 @@ fn all() -> Vec<(Refusal, u16, &'static str)> {
             r#"{"sandboxId":"iabc","message":"The sandbox is still transitioning. Try again in a moment.","code":409}"#,
         ),
         (
-            Refusal::LimitReached { id: id(), message: String::new() },
+            Refusal::LimitReached {
+                id: id(),
+                message: String::new(),
+            },
             429,
             r#"{"sandboxId":"iabc","message":"Sandbox limit reached","code":429}"#,
         ),
         (
-            Refusal::LimitReached { id: id(), message: "no \"more\"".to_owned() },
+            Refusal::LimitReached {
+                id: id(),
+                message: "no \"more\"".to_owned(),
+            },
             429,
             r#"{"sandboxId":"iabc","message":"no \"more\"","code":429}"#,
         ),
@@ -75,7 +91,10 @@ fn json_bodies_are_exact() {
         let response = refusal.respond(&Asker::of(&Method::GET, &HeaderMap::new()));
         assert_eq!(response.status().as_u16(), status, "{refusal:?}");
         assert_eq!(text(&response), body);
-        assert_eq!(response.headers()["content-type"], "application/json; charset=utf-8");
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/json; charset=utf-8"
+        );
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
     }
 }
@@ -83,25 +102,47 @@ fn json_bodies_are_exact() {
 #[test]
 fn every_refusal_is_also_a_page_with_its_facts() {
     let page = |refusal: &Refusal| {
-        let response = refusal.respond(&Asker::of(&Method::GET, &headers(&[FIREFOX, ("accept", "text/html")])));
-        assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+        let response = refusal.respond(&Asker::of(
+            &Method::GET,
+            &headers(&[FIREFOX, ("accept", "text/html")]),
+        ));
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/html; charset=utf-8"
+        );
         text(&response).to_owned()
     };
     for (refusal, ..) in all() {
         let html = page(&refusal);
-        assert!(html.starts_with("<html") && html.ends_with("</html>"), "{html}");
+        assert!(
+            html.starts_with("<html") && html.ends_with("</html>"),
+            "{html}"
+        );
     }
     let not_found = page(&Refusal::NotFound { id: id() });
     assert!(not_found.contains("Sandbox Not Found") && not_found.contains("iabc"));
     let host = "3210-iabc.<d>".to_owned();
-    let closed = page(&Refusal::PortClosed { id: id(), port: 3210, host });
-    for part in ["no service running on port", "iabc", "3210", "3210-iabc.&lt;d&gt;"] {
+    let closed = page(&Refusal::PortClosed {
+        id: id(),
+        port: 3210,
+        host,
+    });
+    for part in [
+        "no service running on port",
+        "iabc",
+        "3210",
+        "3210-iabc.&lt;d&gt;",
+    ] {
         assert!(closed.contains(part), "{part}: {closed}");
     }
     let reserved = page(&Refusal::Reserved { path: "/init" });
     assert!(reserved.contains("Endpoint Not Available") && reserved.contains("/init"));
     let missing = page(&Refusal::TokenMissing { id: id() });
-    for part in ["Missing Traffic Access Token", "iabc", "e2b-traffic-access-token"] {
+    for part in [
+        "Missing Traffic Access Token",
+        "iabc",
+        "e2b-traffic-access-token",
+    ] {
         assert!(missing.contains(part), "{part}: {missing}");
     }
     assert!(page(&Refusal::TokenInvalid { id: id() }).contains("Invalid Traffic Access Token"));
@@ -138,12 +179,32 @@ fn only_navigating_browsers_get_pages() {
 #[test]
 fn malformed_requests_get_text() {
     for (refusal, status, body) in [
-        (Refusal::Malformed(TargetError::MissingHeader), 400, "missing header\n"),
-        (Refusal::Malformed(TargetError::InvalidHost), 400, "Invalid host\n"),
-        (Refusal::Malformed(TargetError::InvalidSandboxId), 400, "Invalid sandbox ID\n"),
-        (Refusal::Malformed(TargetError::InvalidPort), 400, "Invalid sandbox port\n"),
+        (
+            Refusal::Malformed(TargetError::MissingHeader),
+            400,
+            "missing header\n",
+        ),
+        (
+            Refusal::Malformed(TargetError::InvalidHost),
+            400,
+            "Invalid host\n",
+        ),
+        (
+            Refusal::Malformed(TargetError::InvalidSandboxId),
+            400,
+            "Invalid sandbox ID\n",
+        ),
+        (
+            Refusal::Malformed(TargetError::InvalidPort),
+            400,
+            "Invalid sandbox port\n",
+        ),
         (Refusal::Method, 405, "method not allowed\n"),
-        (Refusal::Unroutable, 502, "Failed to route request to sandbox\n"),
+        (
+            Refusal::Unroutable,
+            502,
+            "Failed to route request to sandbox\n",
+        ),
         (
             Refusal::Unexpected { what: "x" },
             500,
@@ -151,8 +212,14 @@ fn malformed_requests_get_text() {
         ),
     ] {
         let response = refusal.respond(&Asker::of(&Method::GET, &headers(&[FIREFOX])));
-        assert_eq!((response.status().as_u16(), text(&response)), (status, body));
-        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+        assert_eq!(
+            (response.status().as_u16(), text(&response)),
+            (status, body)
+        );
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/plain; charset=utf-8"
+        );
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     }
 }
@@ -168,14 +235,19 @@ fn a_preflight_is_answered_and_echoes_what_it_asks_for() {
     assert_eq!(response.status(), 204);
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
     assert_eq!(response.headers()["access-control-allow-methods"], "PUT");
-    assert_eq!(response.headers()["access-control-allow-headers"], "authorization, x-custom");
-    let plain = Refusal::NotFound { id: id() }.respond(&Asker::of(&Method::OPTIONS, &HeaderMap::new()));
+    assert_eq!(
+        response.headers()["access-control-allow-headers"],
+        "authorization, x-custom"
+    );
+    let plain =
+        Refusal::NotFound { id: id() }.respond(&Asker::of(&Method::OPTIONS, &HeaderMap::new()));
     assert_eq!(plain.status(), 502);
 }
 
 #[test]
 fn head_tells_the_length_without_a_body() {
-    let response = Refusal::NotFound { id: id() }.respond(&Asker::of(&Method::HEAD, &HeaderMap::new()));
+    let response =
+        Refusal::NotFound { id: id() }.respond(&Asker::of(&Method::HEAD, &HeaderMap::new()));
     assert_eq!(text(&response), "");
     assert_ne!(response.headers()["content-length"], "0");
 }

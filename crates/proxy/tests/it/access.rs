@@ -46,19 +46,31 @@ async fn reserved_agent_routes_are_refused_even_without_a_sandbox() {
 #[tokio::test]
 async fn a_users_route_of_the_same_name_is_forwarded() {
     let world = private().await;
-    world.get("8080-iabc.d", "/init", &[(TOKEN, "right")]).await.contains(200, "GET /init\n");
+    world
+        .get("8080-iabc.d", "/init", &[(TOKEN, "right")])
+        .await
+        .contains(200, "GET /init\n");
 }
 
 #[tokio::test]
 async fn a_private_sandbox_wants_its_token() {
     let world = private().await;
-    world.get("8080-iabc.d", "/", &[]).await.contains(403, "is missing");
-    world.get("8080-iabc.d", "/", &[(TOKEN, "wrong")]).await.contains(403, "is invalid");
+    world
+        .get("8080-iabc.d", "/", &[])
+        .await
+        .contains(403, "is missing");
+    world
+        .get("8080-iabc.d", "/", &[(TOKEN, "wrong")])
+        .await
+        .contains(403, "is invalid");
     world
         .get("8080-iabc.d", "/", &[("E2B-Traffic-Access-Token", "right")])
         .await
         .contains(200, "e2b-traffic-access-token: right\n");
-    world.get("49983-iabc.d", "/health", &[]).await.contains(200, "GET /health\n");
+    world
+        .get("49983-iabc.d", "/health", &[])
+        .await
+        .contains(200, "GET /health\n");
     let page = world.get("8080-iabc.d", "/", &[FIREFOX]).await;
     page.contains(403, "Missing Traffic Access Token");
     page.contains(403, "iabc");
@@ -84,7 +96,9 @@ async fn the_host_can_be_masked() {
     });
     run.ports.open(8080, world.http_guest(echo).await);
     run.ports.open(49983, world.http_guest(echo).await);
-    let answer = world.get("8080-iabc.d", "/", &[("x-forwarded-host", "evil")]).await;
+    let answer = world
+        .get("8080-iabc.d", "/", &[("x-forwarded-host", "evil")])
+        .await;
     answer.contains(200, "host: localhost:8080\n");
     answer.contains(200, "x-forwarded-host: 8080-iabc.d\n");
     assert!(!answer.text.contains("evil"));
@@ -106,7 +120,10 @@ async fn forwarding_headers_of_clients_are_dropped() {
     ];
     let answer = world.get("8080-iabc.d", "/", &sent).await;
     answer.contains(200, "accept: x/kept\n");
-    assert!(!answer.text.contains("forwarded") && !answer.text.contains("encoding"), "{answer:?}");
+    assert!(
+        !answer.text.contains("forwarded") && !answer.text.contains("encoding"),
+        "{answer:?}"
+    );
 }
 
 /// A guest that answers at once and keeps its body open for ever.
@@ -129,15 +146,18 @@ async fn requests_beyond_the_limit_are_refused() {
         route.connections = Arc::new(ConnectionLimit::new(Some(2)));
     });
     run.ports.open(80, endless(&world).await);
-    let request = || http::Request::get("/").header("host", "80-iabc.d").body(empty()).unwrap();
+    let request = || {
+        http::Request::get("/")
+            .header("host", "80-iabc.d")
+            .body(empty())
+            .unwrap()
+    };
     let first = world.h1(request()).await;
     let _second = world.h1(request()).await;
     let message = "The sandbox has too many concurrent incoming connections (limit: 2)";
     world.get("80-iabc.d", "/short", &[]).await.expect(
         429,
-        &format!(
-            r#"{{"sandboxId":"iabc","message":"{message}","code":429,"connectionLimit":2}}"#
-        ),
+        &format!(r#"{{"sandboxId":"iabc","message":"{message}","code":429,"connectionLimit":2}}"#),
     );
     drop(first);
     crate::support::within(async {
@@ -148,7 +168,10 @@ async fn requests_beyond_the_limit_are_refused() {
     .await;
     // A finished request has given its place back by the time its answer is read.
     for _ in 0..5 {
-        world.get("80-iabc.d", "/short", &[]).await.expect(200, "done");
+        world
+            .get("80-iabc.d", "/short", &[])
+            .await
+            .expect(200, "done");
     }
 }
 

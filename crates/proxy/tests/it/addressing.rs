@@ -15,10 +15,10 @@ async fn the_host_names_port_and_sandbox() {
     let answer = world.get("3000-iabc.d", "/x?y=1", &[]).await;
     answer.contains(200, "GET /x?y=1\n");
     answer.contains(200, "host: 3000-iabc.d\n");
-    world.get("3000-iabc-abc123.other.example:8443", "/", &[]).await.contains(
-        200,
-        "host: 3000-iabc-abc123.other.example:8443\n",
-    );
+    world
+        .get("3000-iabc-abc123.other.example:8443", "/", &[])
+        .await
+        .contains(200, "host: 3000-iabc-abc123.other.example:8443\n");
 }
 
 #[tokio::test]
@@ -38,23 +38,41 @@ async fn routing_headers_count_on_shared_hosts() {
 async fn a_sandbox_page_cannot_redirect_itself() {
     let world = world().await;
     let named = [("e2b-sandbox-id", "iother"), ("e2b-sandbox-port", "80")];
-    world.get("3000-iabc.d", "/", &named).await.contains(200, "host: 3000-iabc.d\n");
+    world
+        .get("3000-iabc.d", "/", &named)
+        .await
+        .contains(200, "host: 3000-iabc.d\n");
 }
 
 #[tokio::test]
 async fn malformed_requests_are_told_apart() {
     let world = world().await;
     let id_only = [("e2b-sandbox-id", "iabc")];
-    world.get("sandbox.d", "/", &id_only).await.expect(400, "missing header\n");
-    world.get("sandbox.d", "/", &[]).await.expect(400, "Invalid host\n");
-    world.get("localhost", "/", &[]).await.expect(400, "Invalid host\n");
-    world.get("3000-iabc_UPPER.d", "/", &[]).await.expect(400, "Invalid sandbox ID\n");
+    world
+        .get("sandbox.d", "/", &id_only)
+        .await
+        .expect(400, "missing header\n");
+    world
+        .get("sandbox.d", "/", &[])
+        .await
+        .expect(400, "Invalid host\n");
+    world
+        .get("localhost", "/", &[])
+        .await
+        .expect(400, "Invalid host\n");
+    world
+        .get("3000-iabc_UPPER.d", "/", &[])
+        .await
+        .expect(400, "Invalid sandbox ID\n");
     let answer = world.get("abc-iabc.d", "/", &[]).await;
     answer.expect(400, "Invalid sandbox port\n");
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     let hostless = world.raw("GET / HTTP/1.0\r\n\r\n").await;
-    assert!(hostless.contains(" 400 ") && hostless.ends_with("Invalid host\n"), "{hostless}");
+    assert!(
+        hostless.contains(" 400 ") && hostless.ends_with("Invalid host\n"),
+        "{hostless}"
+    );
 }
 
 #[tokio::test]

@@ -27,7 +27,10 @@ async fn hanging(world: &World, content_type: &'static str, first: &'static [u8]
 }
 
 fn request(uri: &str) -> Request<Body> {
-    Request::get(uri).header("host", "80-iabc.d").body(empty()).unwrap()
+    Request::get(uri)
+        .header("host", "80-iabc.d")
+        .body(empty())
+        .unwrap()
 }
 
 /// One response over each protocol, with its first frame already read.
@@ -53,10 +56,18 @@ async fn the_end_of_a_run_breaks_its_streams_and_then_nothing_is_found() {
     world.remove("iabc");
     run.token.cancel();
     for body in bodies {
-        within(body.collect()).await.expect_err("a cut response has no clean end");
+        within(body.collect())
+            .await
+            .expect_err("a cut response has no clean end");
     }
-    world.get("80-iabc.d", "/", &[]).await.contains(502, "The sandbox was not found");
-    world.get("49983-iabc.d", "/health", &[]).await.contains(502, "was not found");
+    world
+        .get("80-iabc.d", "/", &[])
+        .await
+        .contains(502, "The sandbox was not found");
+    world
+        .get("49983-iabc.d", "/health", &[])
+        .await
+        .contains(502, "was not found");
 }
 
 #[tokio::test]
@@ -85,7 +96,9 @@ async fn a_streaming_rpc_within_an_envelope_is_cut() {
     let bodies = streams(&world, first).await;
     run.token.cancel();
     for body in bodies {
-        within(body.collect()).await.expect_err("half an envelope has no clean end");
+        within(body.collect())
+            .await
+            .expect_err("half an envelope has no clean end");
     }
 }
 
@@ -153,9 +166,17 @@ async fn the_guests_connection_is_closed_even_if_the_client_reads_nothing() {
 async fn a_paused_sandbox_stays_unreachable() {
     let world = World::start().await;
     let run = world.run("iabc");
-    run.ports.open(80, world.http_guest(|_| async { Response::new(full("up")) }).await);
+    run.ports.open(
+        80,
+        world
+            .http_guest(|_| async { Response::new(full("up")) })
+            .await,
+    );
     world.get("80-iabc.d", "/", &[]).await.expect(200, "up");
     world.set("iabc", warren_proxy::Resolution::NotFound);
     run.token.cancel();
-    world.get("80-iabc.d", "/", &[]).await.contains(502, "The sandbox was not found");
+    world
+        .get("80-iabc.d", "/", &[])
+        .await
+        .contains(502, "The sandbox was not found");
 }

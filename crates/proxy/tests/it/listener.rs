@@ -35,7 +35,10 @@ fn certificate() -> (Arc<rustls::ServerConfig>, rustls::RootCertStore) {
 
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
-    let config = ListenerConfig { header_timeout: SHORT, ..ListenerConfig::default() };
+    let config = ListenerConfig {
+        header_timeout: SHORT,
+        ..ListenerConfig::default()
+    };
     let world = World::with(config).await;
     let run = world.run("iabc");
     run.ports.open(80, world.http_guest(echo).await);
@@ -50,7 +53,10 @@ async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
 
 #[tokio::test]
 async fn the_time_between_requests_and_within_responses_is_another_matter() {
-    let config = ListenerConfig { header_timeout: SHORT, ..ListenerConfig::default() };
+    let config = ListenerConfig {
+        header_timeout: SHORT,
+        ..ListenerConfig::default()
+    };
     let world = World::with(config).await;
     let run = world.run("iabc");
     let guest = world.http_guest(|_| async {
@@ -65,7 +71,10 @@ async fn the_time_between_requests_and_within_responses_is_another_matter() {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     world.tasks.spawn(async move { drop(connection.await) });
     for _ in 0..2 {
-        let request = Request::get("/").header("host", "80-iabc.d").body(empty()).unwrap();
+        let request = Request::get("/")
+            .header("host", "80-iabc.d")
+            .body(empty())
+            .unwrap();
         let response = within(sender.send_request(request)).await.unwrap();
         read(response).await.expect(200, "late");
         tokio::time::sleep(SHORT * 3).await;
@@ -75,9 +84,14 @@ async fn the_time_between_requests_and_within_responses_is_another_matter() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_the_end() {
-    let config = ListenerConfig { idle_timeout: SHORT, ..ListenerConfig::default() };
+    let config = ListenerConfig {
+        idle_timeout: SHORT,
+        ..ListenerConfig::default()
+    };
     let world = World::with(config).await;
-    let answer = world.raw("GET / HTTP/1.1\r\nhost: 80-inone.d\r\n\r\n").await;
+    let answer = world
+        .raw("GET / HTTP/1.1\r\nhost: 80-inone.d\r\n\r\n")
+        .await;
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
 }
 
@@ -96,7 +110,10 @@ async fn heads_have_a_limit() {
 #[tokio::test]
 async fn requests_in_flight_are_drained_and_then_cut() {
     for (drain_timeout, completes) in [(Duration::from_secs(20), true), (SHORT, false)] {
-        let config = ListenerConfig { drain_timeout, ..ListenerConfig::default() };
+        let config = ListenerConfig {
+            drain_timeout,
+            ..ListenerConfig::default()
+        };
         let mut world = World::with(config).await;
         let run = world.run("iabc");
         let (feed, source) = mpsc::channel::<Bytes>(1);
@@ -109,7 +126,10 @@ async fn requests_in_flight_are_drained_and_then_cut() {
             async { Response::new(Body::new(StreamBody::new(frames.boxed()))) }
         });
         run.ports.open(80, guest.await);
-        let request = Request::get("/").header("host", "80-iabc.d").body(empty()).unwrap();
+        let request = Request::get("/")
+            .header("host", "80-iabc.d")
+            .body(empty())
+            .unwrap();
         let response = world.h1(request).await;
         world.stop.cancel();
         let served = world.served.take().unwrap();
@@ -129,11 +149,17 @@ async fn requests_in_flight_are_drained_and_then_cut() {
 #[tokio::test]
 async fn tls_and_plain_share_a_port() {
     let (server, roots) = certificate();
-    let config = ListenerConfig { tls: Some(server), ..ListenerConfig::default() };
+    let config = ListenerConfig {
+        tls: Some(server),
+        ..ListenerConfig::default()
+    };
     let world = World::with(config).await;
     let run = world.run("iabc");
     run.ports.open(80, world.http_guest(echo).await);
-    world.get("80-iabc.d", "/plain", &[]).await.contains(200, "GET /plain\n");
+    world
+        .get("80-iabc.d", "/plain", &[])
+        .await
+        .contains(200, "GET /plain\n");
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut client = rustls::ClientConfig::builder_with_provider(provider)
@@ -149,7 +175,9 @@ async fn tls_and_plain_share_a_port() {
     assert_eq!(session.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let executor = hyper_util::rt::TokioExecutor::new();
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(executor, TokioIo::new(session)).await.unwrap();
+        hyper::client::conn::http2::handshake(executor, TokioIo::new(session))
+            .await
+            .unwrap();
     world.tasks.spawn(async move { drop(connection.await) });
     let request = Request::get("https://80-iabc.d/tls").body(empty()).unwrap();
     let answer = read(within(sender.send_request(request)).await.unwrap()).await;
@@ -168,13 +196,18 @@ async fn a_guest_that_speaks_tls_is_reached_with_any_certificate() {
             let mut session = acceptor.accept(stream).await.unwrap();
             let mut head = [0; 4096];
             let _ = session.read(&mut head).await;
-            let _ = session.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret").await;
+            let _ = session
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret")
+                .await;
             let _ = session.shutdown().await;
         }
     });
     run.ports.open(443, guest.await);
     run.ports.open(444, world.http_guest(echo).await);
-    world.get("443-iabc.d", "/", &[]).await.expect(200, "secret");
+    world
+        .get("443-iabc.d", "/", &[])
+        .await
+        .expect(200, "secret");
     let plain = world.get("444-iabc.d", "/", &[]).await;
     plain.expect(502, "Failed to route request to sandbox\n");
 }

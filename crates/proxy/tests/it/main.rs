@@ -5,6 +5,7 @@ mod addressing;
 mod lifecycle;
 mod listener;
 mod refusals;
+mod seeds;
 mod support;
 mod transport;
 mod upgrade;

@@ -17,19 +17,31 @@ const PREFLIGHT: [(&str, &str); 3] = [
 #[tokio::test]
 async fn an_unknown_sandbox_is_not_found() {
     let world = World::start().await;
-    let answer = world.get("3000-inone.d", "/", &[("user-agent", "curl/8")]).await;
+    let answer = world
+        .get("3000-inone.d", "/", &[("user-agent", "curl/8")])
+        .await;
     answer.expect(
         502,
         r#"{"sandboxId":"inone","message":"The sandbox was not found","code":502}"#,
     );
-    assert_eq!(answer.headers["content-type"], "application/json; charset=utf-8");
+    assert_eq!(
+        answer.headers["content-type"],
+        "application/json; charset=utf-8"
+    );
     assert_eq!(answer.headers["access-control-allow-origin"], "*");
-    let page = world.get("3000-inone.d", "/", &[FIREFOX, ("accept", "text/html")]).await;
+    let page = world
+        .get("3000-inone.d", "/", &[FIREFOX, ("accept", "text/html")])
+        .await;
     page.contains(502, "Sandbox Not Found");
     page.contains(502, "inone");
     assert!(page.text.starts_with("<html") && page.text.ends_with("</html>"));
-    let script = world.get("3000-inone.d", "/", &[FIREFOX, ("sec-fetch-mode", "cors")]).await;
-    assert_eq!(script.headers["content-type"], "application/json; charset=utf-8");
+    let script = world
+        .get("3000-inone.d", "/", &[FIREFOX, ("sec-fetch-mode", "cors")])
+        .await;
+    assert_eq!(
+        script.headers["content-type"],
+        "application/json; charset=utf-8"
+    );
 }
 
 #[tokio::test]
@@ -63,7 +75,9 @@ async fn a_service_that_starts_late_is_reached() {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let mut head = [0; 1024];
             let _ = stream.read(&mut head).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
+                .await;
         });
     };
     let request = async {
@@ -88,7 +102,11 @@ async fn the_guests_own_errors_pass_unchanged() {
     run.ports.open(3000, guest.await);
     let answer = world.get("3000-iabc.d", "/", &[]).await;
     answer.expect(502, "mine");
-    let origins: Vec<_> = answer.headers.get_all("access-control-allow-origin").iter().collect();
+    let origins: Vec<_> = answer
+        .headers
+        .get_all("access-control-allow-origin")
+        .iter()
+        .collect();
     assert_eq!(origins, ["https://page.example"]);
 }
 
@@ -121,8 +139,20 @@ async fn what_the_source_says_is_passed_on() {
             409,
             "The sandbox is still transitioning. Try again in a moment.",
         ),
-        (Resolution::LimitReached { message: String::new() }, 429, "Sandbox limit reached"),
-        (Resolution::LimitReached { message: "20 at most".to_owned() }, 429, "20 at most"),
+        (
+            Resolution::LimitReached {
+                message: String::new(),
+            },
+            429,
+            "Sandbox limit reached",
+        ),
+        (
+            Resolution::LimitReached {
+                message: "20 at most".to_owned(),
+            },
+            429,
+            "20 at most",
+        ),
     ] {
         world.set("iabc", resolution);
         world.get("3000-iabc.d", "/", &[]).await.expect(
@@ -149,14 +179,23 @@ async fn a_preflight_is_answered_where_the_guest_is_not_reached() {
     }
     let forwarded = world.ask("OPTIONS", "3000-iabc.d", "/", &PREFLIGHT).await;
     forwarded.contains(200, "origin: https://page.example\n");
-    assert!(!forwarded.headers.contains_key("access-control-allow-origin"));
+    assert!(
+        !forwarded
+            .headers
+            .contains_key("access-control-allow-origin")
+    );
 }
 
 #[tokio::test]
 async fn head_has_no_body_over_http2_either() {
     let world = World::start().await;
     let request = http::Request::head("http://3000-inone.d/").body(crate::support::empty());
-    let response = world.h2().await.send_request(request.unwrap()).await.unwrap();
+    let response = world
+        .h2()
+        .await
+        .send_request(request.unwrap())
+        .await
+        .unwrap();
     assert_ne!(response.headers()["content-length"], "0");
     crate::support::read(response).await.expect(502, "");
 }

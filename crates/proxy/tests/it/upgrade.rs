@@ -18,7 +18,10 @@ async fn switching(mut request: Request<Incoming>) -> Response<Body> {
         .header("sec-websocket-accept", "accepted")
         .body(empty())
         .unwrap();
-    #[expect(clippy::disallowed_methods, reason = "the guest's side of the test; ends with it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the guest's side of the test; ends with it"
+    )]
     tokio::spawn(async move {
         let stream = TokioIo::new(upgrade.await.unwrap());
         let (mut reader, mut writer) = tokio::io::split(stream);
@@ -40,7 +43,12 @@ async fn switched(world: &World) -> (Run, TcpStream) {
         head.push(within(client.read_u8()).await.unwrap());
     }
     let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-    for part in ["http/1.1 101 ", "upgrade: websocket", "connection: upgrade", "-accept: accepted"] {
+    for part in [
+        "http/1.1 101 ",
+        "upgrade: websocket",
+        "connection: upgrade",
+        "-accept: accepted",
+    ] {
         assert!(head.contains(part), "{part}: {head}");
     }
     (run, client)
@@ -84,7 +92,10 @@ async fn tunnels_are_cut_when_the_drain_is_over() {
     let world = World::start().await;
     let (_run, mut client) = switched(&world).await;
     expect(&mut client, b"hello ").await;
-    assert_eq!(within(world.proxy.drain(Duration::from_millis(20))).await, 1);
+    assert_eq!(
+        within(world.proxy.drain(Duration::from_millis(20))).await,
+        1
+    );
     let mut rest = Vec::new();
     let _ = within(client.read_to_end(&mut rest)).await;
     assert_eq!(rest, b"");
@@ -110,7 +121,10 @@ async fn a_guest_that_does_not_switch_just_answers() {
     let run = world.run("iabc");
     run.ports.open(80, world.http_guest(echo).await);
     let headers = [("connection", "upgrade"), ("upgrade", "websocket")];
-    world.get("80-iabc.d", "/", &headers).await.contains(200, "upgrade: websocket\n");
+    world
+        .get("80-iabc.d", "/", &headers)
+        .await
+        .contains(200, "upgrade: websocket\n");
 }
 
 #[tokio::test]
