@@ -23,7 +23,7 @@ use crate::limit::ConnectionPermit;
 use crate::stream::Stream;
 
 /// Largest read from a guest at once, and so the memory that one response takes.
-const READ_BUFFER: usize = 512 * 1024;
+const READ_BUFFER: usize = 256 * 1024;
 /// Largest head of a guest's response.
 const MAX_HEAD: usize = 64 * 1024;
 

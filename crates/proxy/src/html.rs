@@ -42,13 +42,8 @@ pub(crate) fn render(page: &Page<'_>) -> String {
         escape(page.text)
     );
     for (label, value) in page.facts {
-        writeln!(
-            out,
-            "<dt>{}</dt><dd>{}</dd>",
-            escape(label),
-            escape(value)
-        )
-        .expect("a string takes all text");
+        writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(label), escape(value))
+            .expect("a string takes all text");
     }
     out.push_str("</dl>\n</body>\n</html>");
     out
