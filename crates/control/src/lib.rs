@@ -1,1 +1,52 @@
-//! control
+//! Use cases: who may do what, quotas, templates, the life of sandboxes. No HTTP here and
+//! no processes: [`Control`] joins the database with a node.
+//!
+//! A create reserves quota, resolves the template from memory, has the node make the
+//! sandbox, and writes one row. The node alone decides when a sandbox ends; what it tells
+//! is written down by one task ([`Control::run`]). After a restart
+//! [`Control::reconcile`] compares rows with what the node has: rows without a sandbox are
+//! ended, sandboxes without a row were never acknowledged and are taken down.
+
+mod auth;
+mod control;
+mod create;
+mod error;
+mod events;
+mod expiry;
+mod idempotency;
+mod lifecycle;
+mod list;
+mod metadata;
+mod names;
+mod network;
+mod observe;
+mod paging;
+mod quota;
+mod reconcile;
+mod sandbox;
+mod teams;
+mod templates;
+mod token;
+
+pub use auth::{Caller, Team};
+pub use control::{Control, ControlConfig, Limits};
+pub use create::{NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};
+pub use error::{
+    AuthError, CreateError, IdempotencyError, ListError, ObserveError, SandboxError, TemplateError,
+    TimeoutError, Unsupported,
+};
+pub use idempotency::Execution;
+pub use list::{ListQuery, Order, Page};
+pub use metadata::MetadataError;
+pub use names::{ReferenceError, TemplateRef, Version};
+pub use network::{EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, NetworkUpdate};
+pub use observe::{LogRequest, TeamPeak, TeamPoint, TimeRange};
+pub use paging::PageError;
+pub use reconcile::Reconciled;
+pub use sandbox::Sandbox;
+pub use teams::{CreatedKey, TeamWithKey};
+pub use templates::BuildSpec;
+pub use warren_store::{
+    AliasRecord, ApiKeyRecord, BuildRecord, SandboxRecord, StoreError, StoredAnswer,
+    TemplateRecord, TemplateSummary,
+};

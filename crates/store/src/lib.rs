@@ -1,1 +1,29 @@
-//! store
+//! SQL: schema, migrations, queries. The database holds intent and history (teams, hashed
+//! keys, templates, builds, sandbox records, metrics); nodes hold facts and never see it.
+//!
+//! Embedded SQLite in WAL mode: one connection writes, a few read. A commit does not wait
+//! for the disk; [`Store::checkpoint`] carries the log over in the background. After a
+//! power loss the last commits may be missing, never torn. Statements are portable SQL
+//! with ids as text and times as microseconds, so that another engine can take them.
+
+mod error;
+mod idempotency;
+mod keys;
+mod metrics;
+mod migrate;
+mod pool;
+mod sandboxes;
+mod teams;
+mod templates;
+mod time;
+
+pub use error::{OpenError, StoreError};
+pub use idempotency::{IdempotencyClaim, StoredAnswer};
+pub use keys::ApiKeyRecord;
+pub use metrics::{SpanCount, StartSpans};
+pub use pool::Store;
+pub use sandboxes::SandboxRecord;
+pub use teams::{Membership, TeamRecord};
+pub use templates::{
+    AliasRecord, BuildRecord, BuildRegistration, BuildStatus, TemplateRecord, TemplateSummary,
+};

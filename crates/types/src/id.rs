@@ -166,6 +166,14 @@ uuid_id!(
     /// A team: the owner of keys, sandboxes and templates.
     TeamId
 );
+uuid_id!(
+    /// An API key, as it is named in routes; says nothing of its value.
+    ApiKeyId
+);
+uuid_id!(
+    /// A person: the owner of access tokens, member of teams.
+    UserId
+);
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ mod observe;
 mod resources;
 mod sandbox;
 
-pub use id::{BuildId, IdError, SandboxId, TeamId, TemplateId};
+pub use id::{ApiKeyId, BuildId, IdError, SandboxId, TeamId, TemplateId, UserId};
 pub use network::{NetworkConfig, NetworkPolicy};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
 pub use resources::Resources;

@@ -1,1 +1,25 @@
-//! wire
+//! REST bodies on the wire, with exact field names. Every type reads and writes, so that
+//! servers and clients share them. Unknown fields are ignored; absent and null optional
+//! fields mean the same.
+
+mod error;
+mod network;
+mod observe;
+mod sandbox;
+mod team;
+mod template;
+
+pub use error::{ErrorBody, VolumeContentErrorBody};
+pub use network::{
+    EgressProxy, EgressProxyTls, NetworkRule, NetworkSettings, NetworkTransform, NetworkUpdate,
+};
+pub use observe::{
+    LogLine, LogRecord, MaxTeamMetric, SandboxLogs, SandboxLogsV2, SandboxMetric, SandboxesMetrics,
+    TeamMetric,
+};
+pub use sandbox::{
+    AutoResume, Connect, Iam, IamToken, Lifecycle, ListedSandbox, NewSandbox, OnTimeout, Refresh,
+    Sandbox, SandboxDetail, State, Timeout, VolumeMount,
+};
+pub use team::Team;
+pub use template::{AliasAnswer, Template, TemplateBuild, TemplateWithBuilds, UserRef};

@@ -1,0 +1,275 @@
+//! What use cases refuse and why. The texts of variants that name a client's mistake are
+//! shown to clients as they are; clients match on some of them.
+
+use warren_cluster::NodeError;
+use warren_store::StoreError;
+use warren_types::SandboxId;
+
+use crate::{MetadataError, NetworkError, PageError, ReferenceError};
+
+/// A wish that Warren can't fulfil yet. Refused, so that nothing is ignored silently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{option} is not implemented by this version of Warren")]
+pub struct Unsupported {
+    /// The option as the API names it.
+    pub option: &'static str,
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// No credential at all.
+    #[error("authorization header is missing")]
+    Missing,
+    /// `Authorization` is no bearer token of ours.
+    #[error("authorization header is malformed")]
+    Malformed,
+    /// Not of the form of an API key.
+    #[error("Invalid API key format")]
+    KeyFormat,
+    /// Unknown or deleted.
+    #[error("Invalid API key, create one with the warren command line on the server.")]
+    Key,
+    /// Unknown access token.
+    #[error("Invalid access token")]
+    AccessToken,
+    /// Wrong administrator's token.
+    #[error("Invalid admin token")]
+    AdminToken,
+    /// The database failed.
+    #[error("authenticate")]
+    Store(#[from] StoreError),
+}
+
+/// Why a sandbox's time is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TimeoutError {
+    /// Zero or negative.
+    #[error("Timeout must be greater than 0")]
+    NotPositive,
+    /// More than the team may have.
+    #[error("Timeout cannot be greater than {hours} hours")]
+    TooLong {
+        /// The team's maximum.
+        hours: u64,
+    },
+}
+
+/// Why a template can't be used or shown.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// Not a reference to a template.
+    #[error("Invalid template reference: {0}")]
+    Reference(#[from] ReferenceError),
+    /// Unknown, or private and another team's.
+    #[error("template '{0}' not found")]
+    NotFound(String),
+    /// No ready build carries the tag.
+    #[error("tag '{tag}' does not exist for template '{template}'")]
+    Tag {
+        /// The tag.
+        tag: String,
+        /// The name that matched.
+        template: String,
+    },
+    /// Another team's, asked for by alias.
+    #[error("You don't have access to this template alias")]
+    ForeignAlias,
+    /// Another team's, asked for by id.
+    #[error("You don't have access to this sandbox template ({0})")]
+    Foreign(String),
+    /// Unknown, asked for by id.
+    #[error("Template {0} not found")]
+    NoSuchId(String),
+    /// A namespace that is not the caller's.
+    #[error("namespace '{namespace}' must match your team '{slug}'")]
+    Namespace {
+        /// The one asked for.
+        namespace: String,
+        /// The caller's.
+        slug: String,
+    },
+    /// `teamID` is not the caller's.
+    #[error("Team ID param mismatch with the API key")]
+    TeamMismatch,
+    /// A bad page.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// The database failed.
+    #[error("read template")]
+    Store(#[from] StoreError),
+}
+
+/// Why no sandbox was made. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A bad time.
+    #[error(transparent)]
+    Timeout(#[from] TimeoutError),
+    /// `autoPauseMemory` without `autoPause`.
+    #[error("autoPauseMemory=false only applies when autoPause is true.")]
+    AutoPauseMemory,
+    /// `autoPauseMemory` with `autoResume`.
+    #[error(
+        "autoPauseMemory=false (filesystem-only auto-pause) cannot be combined with autoResume"
+    )]
+    AutoPauseResume,
+    /// Private ports need a secured agent.
+    #[error(
+        "You cannot create a sandbox without public access unless you enable secure envd \
+         access via 'secure' flag."
+    )]
+    PrivateNeedsSecure,
+    /// Bad network settings.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Volumes are not there.
+    #[error("Volume mounts are not enabled.")]
+    VolumeMounts,
+    /// Workload identity is not there.
+    #[error("Sandbox IAM workload tokens are not available for your team.")]
+    Iam,
+    /// A variable that no process can have.
+    #[error("validation error: envVars: {0:?} is not a valid variable")]
+    EnvVar(String),
+    /// Labels or settings beyond reason.
+    #[error("validation error: {field} must not be larger than {limit} bytes")]
+    TooLarge {
+        /// Which.
+        field: &'static str,
+        /// How much is fine.
+        limit: usize,
+    },
+    /// Not built yet.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// No such template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The team runs as many as it may.
+    #[error(
+        "you have reached the maximum number of concurrent E2B sandboxes ({limit}). \
+         Kill or wait for a sandbox to end, or raise the limit of your team."
+    )]
+    Quota {
+        /// How many it may run.
+        limit: u32,
+    },
+    /// The node did not make it.
+    #[error("place sandbox")]
+    Node(#[source] NodeError),
+    /// The database failed.
+    #[error("record sandbox")]
+    Store(#[from] StoreError),
+}
+
+/// Why a request to a sandbox was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Unknown, ended, or another team's.
+    #[error("Sandbox \"{0}\" doesn't exist or you don't have access to it")]
+    NotFound(SandboxId),
+    /// It is being taken down.
+    #[error("Sandbox \"{0}\" is being killed")]
+    Ending(SandboxId),
+    /// A bad time.
+    #[error(transparent)]
+    Timeout(#[from] TimeoutError),
+    /// It has lived as long as its team may have it.
+    #[error("Max instance length exceeded")]
+    MaxLength,
+    /// Bad network settings.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Not built yet.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The node failed.
+    #[error("reach sandbox")]
+    Node(#[source] NodeError),
+    /// The database failed.
+    #[error("read or write record of sandbox")]
+    Store(#[from] StoreError),
+}
+
+impl SandboxError {
+    /// Sorts a node's refusal.
+    pub(crate) fn from_node(error: NodeError) -> Self {
+        match error {
+            NodeError::NotFound(id) => Self::NotFound(id),
+            NodeError::Ending(id) => Self::Ending(id),
+            other => Self::Node(other),
+        }
+    }
+}
+
+/// Why a list is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// A bad page.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// A bad metadata filter.
+    #[error("Error parsing metadata: {0}")]
+    Metadata(#[from] MetadataError),
+    /// The template filter is no name.
+    #[error("Invalid template reference: {0}")]
+    Template(#[from] ReferenceError),
+    /// The template filter names a tag.
+    #[error("Invalid template filter: a tag is not allowed in '{0}'")]
+    TemplateTag(String),
+    /// The database failed.
+    #[error("list sandboxes")]
+    Store(#[from] StoreError),
+}
+
+/// Why figures or logs are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// Unknown, or another team's.
+    #[error("Sandbox \"{0}\" doesn't exist or you don't have access to it")]
+    NotFound(SandboxId),
+    /// It starts after it ends.
+    #[error("Invalid time range for metrics")]
+    Range,
+    /// The same, for a team.
+    #[error("end time cannot be before start time")]
+    TeamRange,
+    /// Another team's figures.
+    #[error("You ({caller}) are not authorized to access this team's ({team}) metrics")]
+    ForeignTeam {
+        /// Who asked.
+        caller: String,
+        /// For whom.
+        team: String,
+    },
+    /// Too many at once.
+    #[error("Too many sandboxes requested, maximum is {0}")]
+    TooMany(usize),
+    /// The node failed.
+    #[error("read logs of sandbox")]
+    Node(#[source] NodeError),
+    /// The database failed.
+    #[error("read figures of sandbox")]
+    Store(#[from] StoreError),
+}
+
+/// Why an idempotency key does not lead to an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum IdempotencyError {
+    /// Empty, too long, or not printable ASCII.
+    #[error("Invalid Idempotency-Key")]
+    Key,
+    /// It belongs to another request.
+    #[error("Idempotency-Key was already used with a different request")]
+    Mismatch,
+    /// The first request is being executed.
+    #[error("a request with this Idempotency-Key is still in progress")]
+    InProgress,
+    /// The server stopped while it was executed.
+    #[error("the outcome of the first request with this Idempotency-Key is unknown")]
+    Unknown,
+    /// The database failed.
+    #[error("read idempotency key")]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,115 @@
+//! What nodes tell on their own, written down by one task.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use warren_cluster::NodeEvent;
+use warren_service::Chain;
+use warren_store::StoreError;
+use warren_types::{EndReason, SandboxId};
+
+use crate::Control;
+
+/// Ends told before their sandbox had a row wait for milliseconds. From this many on, old
+/// ones are dropped: they are of sandboxes that were given up.
+const MANY_EARLY_ENDS: usize = 1000;
+const EARLY_END_AGE: Duration = Duration::from_secs(120);
+/// A database that fails is asked again after this, so that no end is lost.
+const RETRY: Duration = Duration::from_millis(500);
+const RETRIES: u32 = 20;
+
+impl Control {
+    /// Starts the background work: writing down what the node tells, and forgetting what
+    /// is old. Stops with [`Control::stop`].
+    pub fn run(self: &Arc<Self>) {
+        let Some(events) = self.node.take_events() else {
+            tracing::error!("the node's events are taken already: ends will go unrecorded");
+            return;
+        };
+        let control = Arc::clone(self);
+        self.tasks
+            .spawn(async move { control.follow(events).await });
+        let control = Arc::clone(self);
+        self.tasks.spawn(async move { control.expire().await });
+    }
+
+    async fn follow(&self, mut events: mpsc::Receiver<NodeEvent>) {
+        let stop = self.tasks.stop_token().clone();
+        loop {
+            let event = tokio::select! {
+                // Events that are there already are written down before stopping.
+                biased;
+                event = events.recv() => event,
+                () = stop.cancelled() => None,
+            };
+            match event {
+                Some(event) => self.write(event).await,
+                None => return,
+            }
+        }
+    }
+
+    async fn write(&self, event: NodeEvent) {
+        let mut tries = 0;
+        while let Err(error) = self.write_once(&event).await {
+            tries += 1;
+            if tries >= RETRIES {
+                tracing::error!(error = %Chain(&error), "an event of the node was lost");
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn write_once(&self, event: &NodeEvent) -> Result<(), StoreError> {
+        match event {
+            NodeEvent::Ended { id, reason, at } => self.ended(id, *reason, *at).await,
+            NodeEvent::Metrics(samples) => self.store.metrics_insert(samples).await,
+        }
+    }
+
+    /// Notes an end. It may come before the create has written its row: the note is left
+    /// first, so that whoever comes second finds what the other one did.
+    pub(crate) async fn ended(
+        &self,
+        id: &SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        {
+            let mut early = self
+                .early_ends
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if early.len() >= MANY_EARLY_ENDS {
+                let old = at.checked_sub(EARLY_END_AGE).unwrap_or(at);
+                early.retain(|_, (_, at)| *at > old);
+            }
+            early.insert(id.clone(), (reason, at));
+        }
+        let known = self.store.sandbox_end(id, reason, at).await?;
+        self.quota.release(id);
+        if known || self.store.sandbox_is_known(id).await? {
+            self.take_early_end(id);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take_early_end(&self, id: &SandboxId) -> Option<(EndReason, Timestamp)> {
+        self.early_ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id)
+    }
+
+    /// Writes an end down that was told before the row was there.
+    pub(crate) async fn apply_early_end(&self, id: &SandboxId) -> Result<(), StoreError> {
+        if let Some((reason, at)) = self.take_early_end(id) {
+            self.store.sandbox_end(id, reason, at).await?;
+            self.quota.release(id);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! The life of a sandbox after it was made.
+
+use jiff::Timestamp;
+use warren_cluster::{Deadline, NodeError, SandboxView};
+use warren_store::SandboxRecord;
+use warren_types::{EndReason, SandboxId, SandboxState};
+
+use crate::create::{check_timeout, micros};
+use crate::sandbox::{later, latest_end};
+use crate::{Caller, Control, NetworkUpdate, Sandbox, SandboxError, TimeoutError};
+
+/// A refresh extends by no less, in seconds.
+const MIN_REFRESH_S: u64 = 15;
+
+impl Control {
+    /// A sandbox of the caller's team.
+    ///
+    /// # Errors
+    /// [`SandboxError::NotFound`] if it is unknown, ended or another team's;
+    /// [`SandboxError::Store`].
+    pub async fn get(&self, caller: &Caller, id: &SandboxId) -> Result<Sandbox, SandboxError> {
+        Ok(self.sandbox(self.live(caller, id).await?))
+    }
+
+    /// Ends a sandbox; it is neither reachable nor listed on return.
+    ///
+    /// # Errors
+    /// [`SandboxError`]
+    pub async fn kill(&self, caller: &Caller, id: &SandboxId) -> Result<(), SandboxError> {
+        self.live(caller, id).await?;
+        match self.node.end(id, EndReason::Killed).await {
+            // Somebody else is ending it: gone all the same.
+            Ok(()) | Err(NodeError::Ending(_)) => {}
+            Err(error) => return Err(SandboxError::from_node(error)),
+        }
+        self.store
+            .sandbox_end(id, EndReason::Killed, Timestamp::now())
+            .await?;
+        self.quota.release(id);
+        Ok(())
+    }
+
+    /// Makes a sandbox end in `seconds` from now, sooner or later than before; no later
+    /// than its team may have it.
+    ///
+    /// # Errors
+    /// [`SandboxError`]
+    pub async fn set_timeout(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+        seconds: u64,
+    ) -> Result<(), SandboxError> {
+        let record = self.running(caller, id).await?;
+        let end = capped(caller, &record, seconds)?;
+        self.move_end(id, Deadline::Set(end)).await?;
+        Ok(())
+    }
+
+    /// Makes a sandbox live for `seconds` from now at least.
+    ///
+    /// # Errors
+    /// [`SandboxError`]
+    pub async fn refresh(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+        seconds: u64,
+    ) -> Result<(), SandboxError> {
+        let record = self.running(caller, id).await?;
+        let end = capped(caller, &record, seconds.max(MIN_REFRESH_S))?;
+        self.move_end(id, Deadline::Extend(end)).await?;
+        Ok(())
+    }
+
+    /// Makes sure that a sandbox runs and lives for `seconds` from now at least. Never
+    /// shortens its life. Zero is allowed if `zero_allowed`, and then changes nothing.
+    ///
+    /// # Errors
+    /// [`SandboxError`]; the time is checked first.
+    pub async fn connect(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+        seconds: i64,
+        zero_allowed: bool,
+    ) -> Result<Sandbox, SandboxError> {
+        let extends = match check_timeout(&caller.team, seconds) {
+            Ok(_) => true,
+            Err(TimeoutError::NotPositive) if seconds == 0 && zero_allowed => false,
+            Err(error) => return Err(error.into()),
+        };
+        let mut record = self.live(caller, id).await?;
+        let end = capped(caller, &record, seconds.unsigned_abs())?;
+        if extends {
+            let view = self.move_end(id, Deadline::Extend(end)).await?;
+            record.end_at = micros(view.end_at);
+        }
+        Ok(self.sandbox(record))
+    }
+
+    /// Replaces what may leave a sandbox.
+    ///
+    /// # Errors
+    /// [`SandboxError`]; settings that are not built yet are refused.
+    pub async fn set_network(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+        update: NetworkUpdate,
+    ) -> Result<(), SandboxError> {
+        let record = self.running(caller, id).await?;
+        let current = self.sandbox(record.clone()).network.unwrap_or_default();
+        let allow_internet = update.allow_internet.or(record.allow_internet);
+        let settings = update.apply_to(current);
+        let config = settings.check(allow_internet)?;
+        self.node
+            .set_egress(id, config.egress)
+            .await
+            .map_err(SandboxError::from_node)?;
+        let stored = (!settings.is_empty()).then(|| settings.to_stored());
+        self.store
+            .sandbox_set_network(id, allow_internet, stored.as_deref())
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn live(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+    ) -> Result<SandboxRecord, SandboxError> {
+        self.store
+            .sandbox_get(caller.team.id, id)
+            .await?
+            .filter(|record| record.ended_at.is_none())
+            .ok_or_else(|| SandboxError::NotFound(id.clone()))
+    }
+
+    async fn running(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+    ) -> Result<SandboxRecord, SandboxError> {
+        let record = self.live(caller, id).await?;
+        if record.state == SandboxState::Running {
+            Ok(record)
+        } else {
+            Err(SandboxError::NotFound(id.clone()))
+        }
+    }
+
+    async fn move_end(&self, id: &SandboxId, to: Deadline) -> Result<SandboxView, SandboxError> {
+        let view = self
+            .node
+            .set_deadline(id, to)
+            .await
+            .map_err(SandboxError::from_node)?;
+        self.store.sandbox_set_end(id, view.end_at).await?;
+        Ok(view)
+    }
+}
+
+/// A moment `seconds` from now, or the last one that the team may have the sandbox.
+fn capped(
+    caller: &Caller,
+    record: &SandboxRecord,
+    seconds: u64,
+) -> Result<Timestamp, SandboxError> {
+    let now = Timestamp::now();
+    let latest = latest_end(record.started_at, caller.team.max_length);
+    if now >= latest {
+        return Err(SandboxError::MaxLength);
+    }
+    Ok(later(now, seconds).min(latest))
+}

@@ -1,0 +1,272 @@
+//! Network settings: what clients may ask for, and what of it can be done today.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+use warren_types::{ENVD_PORT, NetworkConfig, NetworkPolicy};
+
+use crate::{CreateError, SandboxError, Unsupported};
+
+mod check;
+pub use check::NetworkError;
+
+/// Network settings as given. Kept with the sandbox and shown again, but for passwords.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkSettings {
+    /// False requires a traffic token on the sandbox's ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_public_traffic: Option<bool>,
+    /// Destinations allowed whatever else is denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_out: Option<Vec<String>>,
+    /// Denied ranges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny_out: Option<Vec<String>>,
+    /// SOCKS5 proxy for outgoing TCP.
+    #[serde(skip)]
+    pub egress_proxy: Option<EgressProxy>,
+    /// `Host` shown to services inside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_request_host: Option<String>,
+    /// Headers to set, by domain: one map for each rule of it.
+    #[serde(skip)]
+    pub rules: Option<BTreeMap<String, Vec<BTreeMap<String, String>>>>,
+    /// DNS servers that stay reachable when domains are allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_servers: Option<Vec<String>>,
+    /// Ports whose service inside speaks HTTPS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub https_ports: Option<Vec<i64>>,
+}
+
+/// New egress settings, which replace all earlier ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkUpdate {
+    /// Destinations allowed whatever else is denied.
+    pub allow_out: Option<Vec<String>>,
+    /// Denied ranges.
+    pub deny_out: Option<Vec<String>>,
+    /// SOCKS5 proxy for outgoing TCP.
+    pub egress_proxy: Option<EgressProxy>,
+    /// Headers to set, by domain.
+    pub rules: Option<BTreeMap<String, Vec<BTreeMap<String, String>>>>,
+    /// DNS servers that stay reachable when domains are allowed.
+    pub dns_servers: Option<Vec<String>>,
+    /// Denies or allows all egress; unset leaves it.
+    pub allow_internet: Option<bool>,
+}
+
+/// A SOCKS5 proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressProxy {
+    /// `host:port`.
+    pub address: String,
+    /// User name at the proxy.
+    pub username: Option<String>,
+    /// Whether a password was given; it is not needed for more than a check.
+    pub has_password: bool,
+    /// TLS to the proxy.
+    pub tls: Option<EgressProxyTls>,
+}
+
+/// TLS to a SOCKS5 proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressProxyTls {
+    /// Whether it is used.
+    pub enabled: bool,
+    /// Whether it is configured further.
+    pub has_settings: bool,
+}
+
+/// Why settings can't be used.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Invalid(NetworkError),
+    Unsupported(Unsupported),
+}
+
+impl From<NetworkError> for Refusal {
+    fn from(error: NetworkError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<Refusal> for CreateError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(error) => error.into(),
+            Refusal::Unsupported(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refusal> for SandboxError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(error) => error.into(),
+            Refusal::Unsupported(error) => error.into(),
+        }
+    }
+}
+
+impl NetworkSettings {
+    /// Whether the sandbox's ports require a traffic token.
+    pub(crate) fn is_private(&self) -> bool {
+        self.allow_public_traffic == Some(false)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks everything, and works out what node and proxy have to do.
+    pub(crate) fn check(&self, allow_internet: Option<bool>) -> Result<NetworkConfig, Refusal> {
+        check::egress(self)?;
+        let https_ports = check::https_ports(self.https_ports.as_deref().unwrap_or_default())?;
+        if let Some(host) = &self.mask_request_host {
+            check::mask_host(host)?;
+        }
+        let egress = self.policy(allow_internet).map_err(Refusal::Unsupported)?;
+        Ok(NetworkConfig {
+            egress,
+            traffic_access_token: None,
+            mask_request_host: self.mask_request_host.clone(),
+            https_ports,
+        })
+    }
+
+    /// All or nothing is what the node can do; the rest is refused. `dnsServers` alone is
+    /// fine: it matters only where domains are allowed.
+    fn policy(&self, allow_internet: Option<bool>) -> Result<NetworkPolicy, Unsupported> {
+        let unsupported = |option| Err(Unsupported { option });
+        if self.allow_out.as_ref().is_some_and(|list| !list.is_empty()) {
+            return unsupported("network.allowOut");
+        }
+        if self.rules.as_ref().is_some_and(|rules| !rules.is_empty()) {
+            return unsupported("network.rules");
+        }
+        if self.egress_proxy.is_some() {
+            return unsupported("network.egressProxy");
+        }
+        let denied = self.deny_out.as_deref().unwrap_or_default();
+        let denies_all = denied.iter().any(|entry| check::is_all_traffic(entry));
+        if !denied.is_empty() && !denies_all && allow_internet != Some(false) {
+            return unsupported("network.denyOut with anything but 0.0.0.0/0");
+        }
+        Ok(NetworkPolicy {
+            internet: allow_internet != Some(false) && !denies_all,
+        })
+    }
+
+    pub(crate) fn to_stored(&self) -> String {
+        serde_json::to_string(self).expect("plain lists and strings are always JSON")
+    }
+
+    pub(crate) fn from_stored(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+impl NetworkUpdate {
+    /// The settings after the update: ingress stays, egress is replaced.
+    pub(crate) fn apply_to(self, current: NetworkSettings) -> NetworkSettings {
+        NetworkSettings {
+            allow_out: self.allow_out,
+            deny_out: self.deny_out,
+            egress_proxy: self.egress_proxy,
+            rules: self.rules,
+            dns_servers: self.dns_servers,
+            ..current
+        }
+    }
+}
+
+/// An address, or a range of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// Reads `ADDRESS/PREFIX` or a bare address; the unspecified address alone is none.
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once('/') {
+            Some((address, prefix)) => {
+                let address: IpAddr = address.parse().ok()?;
+                let plain = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+                let prefix: u8 = prefix.parse().ok().filter(|_| plain)?;
+                let longest = if address.is_ipv4() { 32 } else { 128 };
+                (prefix <= longest).then_some(Self { address, prefix })
+            }
+            None => {
+                let address: IpAddr = text.parse().ok()?;
+                let prefix = if address.is_ipv4() { 32 } else { 128 };
+                (!address.is_unspecified()).then_some(Self { address, prefix })
+            }
+        }
+    }
+
+    fn is_all_ipv4(self) -> bool {
+        self.prefix == 0 && matches!(self.address, IpAddr::V4(Ipv4Addr { .. }))
+    }
+}
+
+const RESERVED_PORT: u16 = ENVD_PORT;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deny(entries: &[&str]) -> NetworkSettings {
+        NetworkSettings {
+            deny_out: Some(entries.iter().map(|&entry| entry.to_owned()).collect()),
+            ..NetworkSettings::default()
+        }
+    }
+
+    fn internet(settings: &NetworkSettings, allow: Option<bool>) -> bool {
+        settings.check(allow).unwrap().egress.internet
+    }
+
+    #[test]
+    fn the_internet_is_open_unless_denied() {
+        let none = NetworkSettings::default();
+        assert!(internet(&none, None));
+        assert!(internet(&none, Some(true)));
+        assert!(!internet(&none, Some(false)));
+        assert!(!internet(&deny(&["0.0.0.0/0"]), None));
+        assert!(!internet(&deny(&["0.0.0.0/0", "8.8.8.8"]), None));
+    }
+
+    #[test]
+    fn finer_rules_are_refused_by_name() {
+        let allowed = NetworkSettings {
+            allow_out: Some(vec!["1.1.1.1".to_owned()]),
+            ..NetworkSettings::default()
+        };
+        for (settings, option) in [(allowed, "allowOut"), (deny(&["1.1.1.1"]), "denyOut")] {
+            match settings.check(None) {
+                Err(Refusal::Unsupported(error)) => {
+                    assert!(error.option.contains(option), "{error}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_stored_reads_back() {
+        let settings = NetworkSettings {
+            allow_public_traffic: Some(false),
+            https_ports: Some(vec![8443]),
+            ..deny(&["0.0.0.0/0"])
+        };
+        assert_eq!(
+            NetworkSettings::from_stored(&settings.to_stored()),
+            Some(settings)
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! After a start: what the database believes against what the node has.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use warren_cluster::NodeError;
+use warren_service::Chain;
+use warren_store::StoreError;
+use warren_types::EndReason;
+
+use crate::Control;
+
+/// What [`Control::reconcile`] found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Sandboxes that both sides know.
+    pub adopted: usize,
+    /// Rows whose sandbox is gone; marked as ended.
+    pub ended: usize,
+    /// Sandboxes that no client was ever told of; taken down.
+    pub evicted: usize,
+}
+
+impl Control {
+    /// Makes database and node agree. Call once, after the node has adopted what survived
+    /// and before serving.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn reconcile(&self) -> Result<Reconciled, StoreError> {
+        self.store.idempotency_abandon().await?;
+        let rows = self.store.sandbox_list_all_live().await?;
+        let mut there: HashMap<_, _> = self
+            .node
+            .list()
+            .await
+            .into_iter()
+            .map(|view| (view.id.clone(), view))
+            .collect();
+        let now = Timestamp::now();
+        let mut result = Reconciled::default();
+        for (id, team, end_at) in rows {
+            match there.remove(&id) {
+                Some(view) => {
+                    self.quota.adopt(team, id.clone());
+                    if view.end_at != end_at {
+                        self.store.sandbox_set_end(&id, view.end_at).await?;
+                    }
+                    result.adopted += 1;
+                }
+                None => {
+                    let (reason, at) = if end_at <= now {
+                        (EndReason::TimedOut, end_at)
+                    } else {
+                        (EndReason::HostRestarted, now)
+                    };
+                    self.store.sandbox_end(&id, reason, at).await?;
+                    result.ended += 1;
+                }
+            }
+        }
+        for id in there.into_keys() {
+            match self.node.end(&id, EndReason::Evicted).await {
+                Ok(()) | Err(NodeError::NotFound(_) | NodeError::Ending(_)) => {
+                    result.evicted += 1;
+                }
+                Err(error) => {
+                    tracing::error!(
+                        sandbox_id = %id, error = %Chain(&error),
+                        "an unacknowledged sandbox could not be taken down"
+                    );
+                }
+            }
+        }
+        Ok(result)
+    }
+}

@@ -1,0 +1,359 @@
+//! From a name to a build, and what lists show of templates.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use warren_cluster::BuildImage;
+use warren_store::{BuildRecord, BuildRegistration, StoreError, TemplateRecord, TemplateSummary};
+use warren_types::{ENVD_VERSION, Resources, TeamId, TemplateId};
+
+use crate::names::{DEFAULT_TAG, qualified};
+use crate::paging::{self, Cursor};
+use crate::{Caller, Control, PageError, Team, TemplateError, TemplateRef, Version};
+
+/// References remembered. Beyond it all are forgotten, which costs a few queries each.
+const CACHE: usize = 4096;
+/// Letter of the order of builds in cursors.
+const BUILDS: char = 'b';
+
+/// A ready build made by the operator, to be known under a global name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildSpec {
+    /// The name, such as `base`.
+    pub alias: String,
+    /// Whether teams other than the default one may use it.
+    pub public: bool,
+    /// Digests of its layers, lowest first.
+    pub layers: Vec<String>,
+    /// Variables of every process in its sandboxes.
+    pub env: BTreeMap<String, String>,
+    /// User that commands run as.
+    pub default_user: String,
+    /// Directory that commands start in.
+    pub default_workdir: Option<String>,
+    /// Limits of its sandboxes.
+    pub resources: Resources,
+    /// Whether booted sandboxes of it are kept waiting.
+    pub warm: bool,
+}
+
+/// What a create needs to know of a template.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) image: BuildImage,
+    pub(crate) alias: Option<String>,
+}
+
+/// Answers to references, so that a create costs no query.
+#[derive(Debug, Default)]
+pub(crate) struct ResolveCache {
+    known: Mutex<HashMap<(TeamId, String), Arc<Resolved>>>,
+    /// Raised by every change, so that a lookup that was under way is not remembered.
+    changes: AtomicU64,
+}
+
+impl ResolveCache {
+    fn get(&self, key: &(TeamId, String)) -> Option<Arc<Resolved>> {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn insert(&self, key: (TeamId, String), found: Arc<Resolved>, seen: u64) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.changes() != seen {
+            return;
+        }
+        if known.len() >= CACHE {
+            known.clear();
+        }
+        known.insert(key, found);
+    }
+
+    /// Forgets everything. Call after any template, build, name or tag changed.
+    pub(crate) fn clear(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        known.clear();
+    }
+}
+
+impl Control {
+    /// Makes a ready build known under a global name, owned by the default team. Does
+    /// nothing if it is known already.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn register_build(&self, spec: BuildSpec) -> Result<BuildImage, StoreError> {
+        let team = self.default_team().await?;
+        let build = self
+            .store
+            .build_register(&BuildRegistration {
+                team_id: team.id,
+                namespace: String::new(),
+                alias: spec.alias,
+                public: spec.public,
+                tag: DEFAULT_TAG.to_owned(),
+                layers: spec.layers,
+                env: spec.env,
+                default_user: spec.default_user,
+                default_workdir: spec.default_workdir,
+                resources: spec.resources,
+                envd_version: ENVD_VERSION.to_owned(),
+                at: Timestamp::now(),
+            })
+            .await?;
+        self.builds.clear();
+        let image = image(build);
+        let warm = {
+            let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+            if spec.warm {
+                warm.insert(image.template_id.clone(), image.clone());
+            } else {
+                warm.remove(&image.template_id);
+            }
+            warm.values().cloned().collect()
+        };
+        self.node.set_warm_builds(warm).await;
+        Ok(image)
+    }
+
+    /// Lets other teams use a template, or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn template_set_public(
+        &self,
+        template: &TemplateId,
+        public: bool,
+    ) -> Result<(), StoreError> {
+        self.store
+            .template_set_public(template, public, Timestamp::now())
+            .await?;
+        self.builds.clear();
+        Ok(())
+    }
+
+    /// The build that a create request means.
+    pub(crate) async fn resolve(
+        &self,
+        team: &Team,
+        text: &str,
+    ) -> Result<Arc<Resolved>, TemplateError> {
+        let key = (team.id, text.to_owned());
+        if let Some(found) = self.builds.get(&key) {
+            return Ok(found);
+        }
+        let seen = self.builds.changes();
+        let reference = TemplateRef::parse(text)?;
+        let not_found = || TemplateError::NotFound(reference.name());
+        let (template, matched) = self.find(team, &reference).await?.ok_or_else(not_found)?;
+        if template.team_id != team.id && !template.public {
+            return Err(not_found());
+        }
+        let build = self
+            .build_of(&template, &matched, reference.version.as_ref())
+            .await?;
+        let aliases = self.store.alias_list(&template.id).await?;
+        let found = Arc::new(Resolved {
+            image: image(build),
+            alias: aliases.into_iter().next().map(|name| name.alias),
+        });
+        self.builds.insert(key, Arc::clone(&found), seen);
+        Ok(found)
+    }
+
+    /// The template of a reference, whoever owns it, and the name that matched.
+    pub(crate) async fn find(
+        &self,
+        team: &Team,
+        reference: &TemplateRef,
+    ) -> Result<Option<(TemplateRecord, String)>, StoreError> {
+        let alias = &reference.alias;
+        if let Some(namespace) = &reference.namespace {
+            let found = self.store.template_by_alias(namespace, alias).await?;
+            return Ok(found.map(|template| (template, qualified(namespace, alias))));
+        }
+        for namespace in [team.slug.as_str(), ""] {
+            if let Some(template) = self.store.template_by_alias(namespace, alias).await? {
+                return Ok(Some((template, qualified(namespace, alias))));
+            }
+        }
+        let Ok(id) = alias.parse() else {
+            return Ok(None);
+        };
+        let found = self.store.template_get(&id).await?;
+        Ok(found.map(|template| (template, alias.clone())))
+    }
+
+    async fn build_of(
+        &self,
+        template: &TemplateRecord,
+        matched: &str,
+        version: Option<&Version>,
+    ) -> Result<BuildRecord, TemplateError> {
+        let found = match version {
+            Some(Version::Build(build)) => self.store.build_ready(&template.id, *build).await?,
+            Some(Version::Tag(tag)) => self.store.build_by_tag(&template.id, tag).await?,
+            None => self.store.build_by_tag(&template.id, DEFAULT_TAG).await?,
+        };
+        found.ok_or_else(|| TemplateError::Tag {
+            tag: version.map_or_else(|| DEFAULT_TAG.to_owned(), ToString::to_string),
+            template: matched.to_owned(),
+        })
+    }
+
+    /// The template of a name, for the question whether it exists.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if the name is malformed, unknown, in another team's namespace,
+    /// or of another team's private template, or the database fails.
+    pub async fn alias_get(
+        &self,
+        caller: &Caller,
+        text: &str,
+    ) -> Result<TemplateRecord, TemplateError> {
+        let team = &caller.team;
+        let reference = TemplateRef::parse(text)?;
+        if let Some(namespace) = &reference.namespace
+            && *namespace != team.slug
+        {
+            return Err(TemplateError::Namespace {
+                namespace: namespace.clone(),
+                slug: team.slug.clone(),
+            });
+        }
+        let (template, matched) = self
+            .find(team, &reference)
+            .await?
+            .ok_or_else(|| TemplateError::NotFound(reference.name()))?;
+        if template.team_id != team.id && !template.public {
+            return Err(TemplateError::ForeignAlias);
+        }
+        if reference.version.is_some() {
+            self.build_of(&template, &matched, reference.version.as_ref())
+                .await?;
+        }
+        Ok(template)
+    }
+
+    /// The caller's templates, oldest first.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if `team_id` names another team, or the database fails.
+    pub async fn template_list(
+        &self,
+        caller: &Caller,
+        team_id: Option<&str>,
+    ) -> Result<Vec<TemplateSummary>, TemplateError> {
+        if team_id.is_some_and(|id| id != caller.team.id.to_string()) {
+            return Err(TemplateError::TeamMismatch);
+        }
+        Ok(self.store.template_list(caller.team.id).await?)
+    }
+
+    /// The caller's templates, newest first, a page at a time, and the next page's cursor.
+    ///
+    /// # Errors
+    /// As [`template_list`](Self::template_list), and for a bad page.
+    pub async fn template_page(
+        &self,
+        caller: &Caller,
+        team_id: Option<&str>,
+        limit: Option<i64>,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<TemplateSummary>, Option<String>), TemplateError> {
+        const ORDER: char = 't';
+        let limit = paging::limit(limit)?;
+        let after = cursor.map(|text| Cursor::decode(text, ORDER)).transpose()?;
+        let mut templates = self.template_list(caller, team_id).await?;
+        let key = |summary: &TemplateSummary| {
+            (
+                summary.template.created_at,
+                summary.template.id.as_str().to_owned(),
+            )
+        };
+        templates.sort_by_key(|summary| std::cmp::Reverse(key(summary)));
+        if let Some(after) = after {
+            templates.retain(|summary| key(summary) < (after.at, after.id.clone()));
+        }
+        let more = templates.len() > limit;
+        templates.truncate(limit);
+        let next = templates.last().filter(|_| more).map(|summary| {
+            let (at, id) = key(summary);
+            Cursor {
+                at,
+                id,
+                order: ORDER,
+            }
+            .encode()
+        });
+        Ok((templates, next))
+    }
+
+    /// One of the caller's templates by id, a page of its builds (newest first), and the
+    /// next page's cursor.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if it is unknown or another team's, the page is bad, or the
+    /// database fails.
+    pub async fn template_builds(
+        &self,
+        caller: &Caller,
+        id: &str,
+        limit: Option<i64>,
+        cursor: Option<&str>,
+    ) -> Result<(TemplateSummary, Vec<BuildRecord>, Option<String>), TemplateError> {
+        let limit = paging::limit(limit)?;
+        let before = match cursor
+            .map(|text| Cursor::decode(text, BUILDS))
+            .transpose()?
+        {
+            None => None,
+            Some(cursor) => Some((cursor.at, cursor.id.parse().map_err(|_| PageError::Cursor)?)),
+        };
+        let unknown = || TemplateError::NoSuchId(id.to_owned());
+        let parsed: TemplateId = id.parse().map_err(|_| unknown())?;
+        let template = self
+            .store
+            .template_get(&parsed)
+            .await?
+            .ok_or_else(unknown)?;
+        if template.team_id != caller.team.id {
+            return Err(TemplateError::Foreign(id.to_owned()));
+        }
+        let wanted = u32::try_from(limit + 1).unwrap_or(u32::MAX);
+        let mut builds = self.store.build_list(&parsed, before, wanted).await?;
+        let more = builds.len() > limit;
+        builds.truncate(limit);
+        let next = builds.last().filter(|_| more).map(|build| {
+            Cursor {
+                at: build.created_at,
+                id: build.id.to_string(),
+                order: BUILDS,
+            }
+            .encode()
+        });
+        Ok((self.store.template_summary(template).await?, builds, next))
+    }
+}
+
+fn image(build: BuildRecord) -> BuildImage {
+    BuildImage {
+        template_id: build.template_id,
+        build_id: build.id,
+        layers: build.layers,
+        resources: build.resources,
+        default_user: build.default_user,
+        default_workdir: build.default_workdir,
+        env: build.env,
+    }
+}

@@ -1,0 +1,235 @@
+//! Figures of sandboxes over time, and of teams as counts of their sandboxes.
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+use warren_types::{MetricsPoint, SandboxId, TeamId};
+
+use crate::error::{malformed, query};
+use crate::time::{micros, timestamp};
+use crate::{Store, StoreError};
+
+/// Sandboxes that started or ended in one span of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanCount {
+    /// Number of the span: its start divided by its length, both in seconds.
+    pub span: i64,
+    /// How many.
+    pub sandboxes: u64,
+}
+
+/// The comings and goings of a team's sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartSpans {
+    /// Sandboxes that lived when the range began.
+    pub before: u64,
+    /// Starts by span, ascending.
+    pub started: Vec<SpanCount>,
+    /// Ends by span, ascending.
+    pub ended: Vec<SpanCount>,
+}
+
+#[derive(FromRow)]
+struct MetricRow {
+    sandbox_id: String,
+    at: i64,
+    cpu_count: i64,
+    cpu_used_pct: f64,
+    mem_used: i64,
+    mem_total: i64,
+    mem_cache: i64,
+    disk_used: i64,
+    disk_total: i64,
+}
+
+impl TryFrom<MetricRow> for MetricsPoint {
+    type Error = StoreError;
+
+    fn try_from(row: MetricRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            at: timestamp(row.at, "at", &row.sandbox_id)?,
+            cpu_count: u32::try_from(row.cpu_count)
+                .map_err(|_| malformed("cpu_count", &row.sandbox_id))?,
+            cpu_used_pct: row.cpu_used_pct,
+            mem_used: row.mem_used.unsigned_abs(),
+            mem_total: row.mem_total.unsigned_abs(),
+            mem_cache: row.mem_cache.unsigned_abs(),
+            disk_used: row.disk_used.unsigned_abs(),
+            disk_total: row.disk_total.unsigned_abs(),
+        })
+    }
+}
+
+fn bytes(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn span_counts(rows: Vec<(i64, i64)>) -> Vec<SpanCount> {
+    rows.into_iter()
+        .map(|(span, count)| SpanCount {
+            span,
+            sandboxes: count.unsigned_abs(),
+        })
+        .collect()
+}
+
+const MICROS: i64 = 1_000_000;
+
+impl Store {
+    /// Adds samples; those known already are left as they are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn metrics_insert(
+        &self,
+        samples: &[(SandboxId, MetricsPoint)],
+    ) -> Result<(), StoreError> {
+        let action = "add metrics";
+        let mut tx = self.writer.begin().await.map_err(query(action))?;
+        for (id, point) in samples {
+            sqlx::query(
+                "INSERT INTO metrics
+                 (sandbox_id, at, cpu_count, cpu_used_pct, mem_used, mem_total, mem_cache,
+                  disk_used, disk_total)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                 ON CONFLICT (sandbox_id, at) DO NOTHING",
+            )
+            .bind(id.as_str())
+            .bind(micros(point.at))
+            .bind(i64::from(point.cpu_count))
+            .bind(point.cpu_used_pct)
+            .bind(bytes(point.mem_used))
+            .bind(bytes(point.mem_total))
+            .bind(bytes(point.mem_cache))
+            .bind(bytes(point.disk_used))
+            .bind(bytes(point.disk_total))
+            .execute(&mut *tx)
+            .await
+            .map_err(query(action))?;
+        }
+        tx.commit().await.map_err(query(action))
+    }
+
+    /// The samples of a sandbox from `from` to `to`, both inclusive, oldest first: one for
+    /// each `step_s` seconds, averaged, with the time of the last sample in it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn metrics_range(
+        &self,
+        id: &SandboxId,
+        from: Timestamp,
+        to: Timestamp,
+        step_s: u32,
+    ) -> Result<Vec<MetricsPoint>, StoreError> {
+        let rows: Vec<MetricRow> = sqlx::query_as(
+            "SELECT sandbox_id, MAX(at) AS at, MAX(cpu_count) AS cpu_count,
+                    AVG(cpu_used_pct) AS cpu_used_pct,
+                    CAST(AVG(mem_used) AS BIGINT) AS mem_used, MAX(mem_total) AS mem_total,
+                    CAST(AVG(mem_cache) AS BIGINT) AS mem_cache,
+                    CAST(AVG(disk_used) AS BIGINT) AS disk_used,
+                    MAX(disk_total) AS disk_total
+             FROM metrics WHERE sandbox_id = $1 AND at >= $2 AND at <= $3
+             GROUP BY sandbox_id, at / $4 ORDER BY 2",
+        )
+        .bind(id.as_str())
+        .bind(micros(from))
+        .bind(micros(to))
+        .bind(i64::from(step_s.max(1)) * MICROS)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(query("read metrics"))?;
+        rows.into_iter().map(MetricsPoint::try_from).collect()
+    }
+
+    /// The newest sample of a sandbox of the team.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn metrics_latest(
+        &self,
+        team: TeamId,
+        id: &SandboxId,
+    ) -> Result<Option<MetricsPoint>, StoreError> {
+        let row: Option<MetricRow> = sqlx::query_as(
+            "SELECT m.* FROM metrics m JOIN sandboxes s ON s.id = m.sandbox_id
+             WHERE s.id = $1 AND s.team_id = $2 ORDER BY m.at DESC LIMIT 1",
+        )
+        .bind(id.as_str())
+        .bind(team.to_string())
+        .fetch_optional(&self.reader)
+        .await
+        .map_err(query("read latest metrics"))?;
+        row.map(MetricsPoint::try_from).transpose()
+    }
+
+    /// Forgets up to `limit` samples older than `before`. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn metrics_purge(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM metrics WHERE (sandbox_id, at) IN
+             (SELECT sandbox_id, at FROM metrics WHERE at < $1 LIMIT $2)",
+        )
+        .bind(micros(before))
+        .bind(i64::from(limit))
+        .execute(&self.writer)
+        .await
+        .map_err(query("forget metrics"))?;
+        Ok(done.rows_affected())
+    }
+
+    /// Starts and ends of a team's sandboxes from `from` to `to`, by spans of `step_s`
+    /// seconds.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn team_spans(
+        &self,
+        team: TeamId,
+        from: Timestamp,
+        to: Timestamp,
+        step_s: u32,
+    ) -> Result<StartSpans, StoreError> {
+        let action = "read metrics of team";
+        let (team, step) = (team.to_string(), i64::from(step_s.max(1)) * MICROS);
+        let (before,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) FROM sandboxes
+             WHERE team_id = $1 AND started_at < $2 AND (ended_at IS NULL OR ended_at >= $2)",
+        )
+        .bind(&team)
+        .bind(micros(from))
+        .fetch_one(&self.reader)
+        .await
+        .map_err(query(action))?;
+        let started: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT started_at / $4, COUNT(*) FROM sandboxes
+             WHERE team_id = $1 AND started_at >= $2 AND started_at <= $3
+             GROUP BY 1 ORDER BY 1",
+        )
+        .bind(&team)
+        .bind(micros(from))
+        .bind(micros(to))
+        .bind(step)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(query(action))?;
+        let ended: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT ended_at / $4, COUNT(*) FROM sandboxes
+             WHERE team_id = $1 AND ended_at >= $2 AND ended_at <= $3
+             GROUP BY 1 ORDER BY 1",
+        )
+        .bind(&team)
+        .bind(micros(from))
+        .bind(micros(to))
+        .bind(step)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(query(action))?;
+        Ok(StartSpans {
+            before: before.unsigned_abs(),
+            started: span_counts(started),
+            ended: span_counts(ended),
+        })
+    }
+}

@@ -1,0 +1,326 @@
+//! Sandboxes: those that live, and for a while those that ended.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+use warren_types::{BuildId, EndReason, SandboxId, SandboxState, TeamId, TemplateId};
+
+use crate::error::{malformed, query};
+use crate::time::{micros, timestamp};
+use crate::{Store, StoreError};
+
+/// What is remembered of a sandbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxRecord {
+    /// Its id.
+    pub id: SandboxId,
+    /// The team that it belongs to.
+    pub team_id: TeamId,
+    /// Template it was made from.
+    pub template_id: TemplateId,
+    /// Build it was made from.
+    pub build_id: BuildId,
+    /// The template's first name.
+    pub alias: Option<String>,
+    /// Running or paused; of an ended one, what it was before.
+    pub state: SandboxState,
+    /// When it became usable.
+    pub started_at: Timestamp,
+    /// When it ends, or was to end.
+    pub end_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it ended.
+    pub end_reason: Option<String>,
+    /// CPUs.
+    pub cpu_count: u32,
+    /// Memory limit in MiB.
+    pub memory_mib: u32,
+    /// Disk limit in MiB.
+    pub disk_mib: u32,
+    /// The user's labels.
+    pub metadata: BTreeMap<String, String>,
+    /// Whether its agent requires a token.
+    pub secure: bool,
+    /// Whether its other ports require one.
+    pub private_traffic: bool,
+    /// `allow_internet_access` as given.
+    pub allow_internet: Option<bool>,
+    /// Network settings as given, in JSON.
+    pub network: Option<String>,
+    /// Pause instead of end when its time runs out.
+    pub auto_pause: bool,
+    /// Resume a paused one when traffic arrives.
+    pub auto_resume: bool,
+    /// The user's MCP settings, in JSON; never interpreted.
+    pub mcp: Option<String>,
+}
+
+#[derive(FromRow)]
+struct SandboxRow {
+    id: String,
+    team_id: String,
+    template_id: String,
+    build_id: String,
+    alias: Option<String>,
+    state: String,
+    started_at: i64,
+    end_at: i64,
+    ended_at: Option<i64>,
+    end_reason: Option<String>,
+    cpu_count: i64,
+    memory_mib: i64,
+    disk_mib: i64,
+    metadata: String,
+    secure: i64,
+    private_traffic: i64,
+    allow_internet: Option<i64>,
+    network: Option<String>,
+    auto_pause: i64,
+    auto_resume: i64,
+    mcp: Option<String>,
+}
+
+const RUNNING: &str = "running";
+const PAUSED: &str = "paused";
+
+impl TryFrom<SandboxRow> for SandboxRecord {
+    type Error = StoreError;
+
+    fn try_from(row: SandboxRow) -> Result<Self, StoreError> {
+        let id = &row.id;
+        let number = |value: i64, field| u32::try_from(value).map_err(|_| malformed(field, id));
+        Ok(Self {
+            id: id.parse().map_err(|_| malformed("id", id))?,
+            team_id: row.team_id.parse().map_err(|_| malformed("team_id", id))?,
+            template_id: row
+                .template_id
+                .parse()
+                .map_err(|_| malformed("template_id", id))?,
+            build_id: row
+                .build_id
+                .parse()
+                .map_err(|_| malformed("build_id", id))?,
+            state: match row.state.as_str() {
+                RUNNING => SandboxState::Running,
+                PAUSED => SandboxState::Paused,
+                _ => return Err(malformed("state", id)),
+            },
+            started_at: timestamp(row.started_at, "started_at", id)?,
+            end_at: timestamp(row.end_at, "end_at", id)?,
+            ended_at: row
+                .ended_at
+                .map(|at| timestamp(at, "ended_at", id))
+                .transpose()?,
+            cpu_count: number(row.cpu_count, "cpu_count")?,
+            memory_mib: number(row.memory_mib, "memory_mib")?,
+            disk_mib: number(row.disk_mib, "disk_mib")?,
+            metadata: serde_json::from_str(&row.metadata).map_err(|_| malformed("metadata", id))?,
+            secure: row.secure != 0,
+            private_traffic: row.private_traffic != 0,
+            allow_internet: row.allow_internet.map(|flag| flag != 0),
+            auto_pause: row.auto_pause != 0,
+            auto_resume: row.auto_resume != 0,
+            end_reason: row.end_reason,
+            alias: row.alias,
+            network: row.network,
+            mcp: row.mcp,
+        })
+    }
+}
+
+impl Store {
+    /// Adds a sandbox that runs.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_insert(&self, sandbox: &SandboxRecord) -> Result<(), StoreError> {
+        let metadata = serde_json::to_string(&sandbox.metadata)
+            .map_err(|_| malformed("metadata", sandbox.id.as_str()))?;
+        let state = if sandbox.state == SandboxState::Paused {
+            PAUSED
+        } else {
+            RUNNING
+        };
+        sqlx::query(
+            "INSERT INTO sandboxes
+             (id, team_id, template_id, build_id, alias, state, started_at, end_at,
+              cpu_count, memory_mib, disk_mib, metadata, secure, private_traffic,
+              allow_internet, network, auto_pause, auto_resume, mcp)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                     $17, $18, $19)",
+        )
+        .bind(sandbox.id.as_str())
+        .bind(sandbox.team_id.to_string())
+        .bind(sandbox.template_id.as_str())
+        .bind(sandbox.build_id.to_string())
+        .bind(&sandbox.alias)
+        .bind(state)
+        .bind(micros(sandbox.started_at))
+        .bind(micros(sandbox.end_at))
+        .bind(i64::from(sandbox.cpu_count))
+        .bind(i64::from(sandbox.memory_mib))
+        .bind(i64::from(sandbox.disk_mib))
+        .bind(metadata)
+        .bind(i64::from(sandbox.secure))
+        .bind(i64::from(sandbox.private_traffic))
+        .bind(sandbox.allow_internet.map(i64::from))
+        .bind(&sandbox.network)
+        .bind(i64::from(sandbox.auto_pause))
+        .bind(i64::from(sandbox.auto_resume))
+        .bind(&sandbox.mcp)
+        .execute(&self.writer)
+        .await
+        .map_err(query("add sandbox"))?;
+        Ok(())
+    }
+
+    /// A sandbox of the team, also one that ended and is still remembered.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_get(
+        &self,
+        team: TeamId,
+        id: &SandboxId,
+    ) -> Result<Option<SandboxRecord>, StoreError> {
+        let row: Option<SandboxRow> =
+            sqlx::query_as("SELECT * FROM sandboxes WHERE id = $1 AND team_id = $2")
+                .bind(id.as_str())
+                .bind(team.to_string())
+                .fetch_optional(&self.reader)
+                .await
+                .map_err(query("read sandbox"))?;
+        row.map(SandboxRecord::try_from).transpose()
+    }
+
+    /// Whether there is a row of this sandbox, ended or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_is_known(&self, id: &SandboxId) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM sandboxes WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(query("look for sandbox"))?;
+        Ok(row.is_some())
+    }
+
+    /// The sandboxes of a team that have not ended, in no order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_list_live(&self, team: TeamId) -> Result<Vec<SandboxRecord>, StoreError> {
+        let rows: Vec<SandboxRow> =
+            sqlx::query_as("SELECT * FROM sandboxes WHERE team_id = $1 AND ended_at IS NULL")
+                .bind(team.to_string())
+                .fetch_all(&self.reader)
+                .await
+                .map_err(query("list sandboxes"))?;
+        rows.into_iter().map(SandboxRecord::try_from).collect()
+    }
+
+    /// Ids, teams and ends of all sandboxes that have not ended.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_list_all_live(
+        &self,
+    ) -> Result<Vec<(SandboxId, TeamId, Timestamp)>, StoreError> {
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as("SELECT id, team_id, end_at FROM sandboxes WHERE ended_at IS NULL")
+                .fetch_all(&self.reader)
+                .await
+                .map_err(query("list all sandboxes"))?;
+        rows.into_iter()
+            .map(|(id, team, end)| {
+                Ok((
+                    id.parse().map_err(|_| malformed("id", &id))?,
+                    team.parse().map_err(|_| malformed("team_id", &id))?,
+                    timestamp(end, "end_at", &id)?,
+                ))
+            })
+            .collect()
+    }
+
+    /// Marks a sandbox as ended. Returns whether it was known and had not ended: the
+    /// first reason stays.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_end(
+        &self,
+        id: &SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE sandboxes SET ended_at = $2, end_reason = $3
+             WHERE id = $1 AND ended_at IS NULL",
+        )
+        .bind(id.as_str())
+        .bind(micros(at))
+        .bind(reason.as_str())
+        .execute(&self.writer)
+        .await
+        .map_err(query("mark sandbox as ended"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Moves the end of a sandbox that has not ended.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_set_end(
+        &self,
+        id: &SandboxId,
+        end_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE sandboxes SET end_at = $2 WHERE id = $1 AND ended_at IS NULL")
+            .bind(id.as_str())
+            .bind(micros(end_at))
+            .execute(&self.writer)
+            .await
+            .map_err(query("move end of sandbox"))?;
+        Ok(())
+    }
+
+    /// Replaces the network settings of a sandbox.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_set_network(
+        &self,
+        id: &SandboxId,
+        allow_internet: Option<bool>,
+        network: Option<&str>,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE sandboxes SET allow_internet = $2, network = $3 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(allow_internet.map(i64::from))
+            .bind(network)
+            .execute(&self.writer)
+            .await
+            .map_err(query("set network of sandbox"))?;
+        Ok(())
+    }
+
+    /// Forgets up to `limit` sandboxes that ended before `before`. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_purge(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM sandboxes WHERE id IN
+             (SELECT id FROM sandboxes WHERE ended_at < $1 LIMIT $2)",
+        )
+        .bind(micros(before))
+        .bind(i64::from(limit))
+        .execute(&self.writer)
+        .await
+        .map_err(query("forget ended sandboxes"))?;
+        Ok(done.rows_affected())
+    }
+}
