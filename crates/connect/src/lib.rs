@@ -42,6 +42,7 @@ pub mod process {
 /// Messages of the service `filesystem.Filesystem`.
 #[expect(
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "generated from spec/envd/filesystem.proto"
 )]
 pub mod filesystem {
