@@ -1,0 +1,101 @@
+"""Server instances of a test's own, with their own data and port."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+from e2b import Sandbox
+
+from support.env import client, optional
+from support.wait import until
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One server on one data directory; it may be started many times."""
+
+    def __init__(self, directory: Path):
+        self.binary = optional("WARREN_BIN")
+        assert self.binary, "WARREN_BIN is not set: start the suite through its runner"
+        self.data = directory / "data"
+        self.key_file = directory / "api-key"
+        self.log = directory / "server.log"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen | None = None
+
+    def start(self, *flags: str) -> "Server":
+        """Starts it and returns when it answers."""
+        command = [self.binary, "up", "--data-dir", self.data, "--api-key-file", self.key_file]
+        command += ["--listen", f"127.0.0.1:{self.port}", *flags]
+        if layers := optional("WARREN_LAYERS_DIR"):
+            command += ["--layers-dir", layers]
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("E2B_", "WARREN_"))}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        until(self._answers, f"the server answers; see {self.log}", 60)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"the server ended: {self.log.read_text()[-3000:]}"
+        try:
+            with client(self.url, timeout=2) as plain:
+                return plain.get("/health").is_success and self.key_file.exists()
+        except httpx.TransportError:
+            return False
+
+    def crash(self) -> None:
+        """Kills the server without a chance to clean up."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, seconds: float = 45) -> int:
+        """Asks the server to stop and returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def clear(self) -> None:
+        """Ends everything that this instance has on the host."""
+        if self.process is None or self.process.poll() is not None:
+            self.start("--end-sandboxes")
+        else:
+            self.crash()
+            self.start("--end-sandboxes")
+        self.stop()
+
+    @property
+    def key(self) -> str:
+        return self.key_file.read_text().strip()
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the SDK needs to talk to this server."""
+        return {"api_key": self.key, "api_url": self.url, "sandbox_url": self.url}
+
+    def api(self) -> httpx.Client:
+        return client(self.url, headers={"X-API-Key": self.key})
+
+    def create(self, **kwargs) -> Sandbox:
+        return Sandbox.create(**{"timeout": 300, **kwargs}, **self.options)
+
+    def connect(self, sandbox_id: str) -> Sandbox:
+        return Sandbox.connect(sandbox_id, **self.options)
+
+    def listed(self) -> set[str]:
+        with self.api() as api:
+            answer = api.get("/v2/sandboxes")
+            assert answer.status_code == 200, answer.text
+            return {entry["sandboxID"] for entry in answer.json()}
+
+
+def wait_past(moment: float) -> None:
+    """Waits until a moment of the monotonic clock is over."""
+    time.sleep(max(0.0, moment - time.monotonic()))

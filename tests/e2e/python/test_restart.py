@@ -1,0 +1,177 @@
+"""The server may die at any moment; sandboxes and promises survive it.
+
+Every test runs servers of its own and compares the host before and after, so nothing
+else may run beside it.
+"""
+
+import threading
+import time
+import uuid
+
+import pytest
+from e2b import Sandbox
+
+from support import host
+from support.server import Server, wait_past
+from support.wait import until
+
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server that leaves nothing on the host, which is checked at the end."""
+    before = host.snapshot()
+    server = Server(tmp_path)
+    yield server
+    server.clear()
+    until(
+        lambda: not host.left(before, host.snapshot()),
+        "the host is as it was before",
+        20,
+        0.5,
+    )
+    assert host.processes_naming(str(tmp_path)) == []
+
+
+def usable(sandbox: Sandbox) -> bool:
+    return sandbox.commands.run("echo usable", timeout=10).stdout == "usable\n"
+
+
+def test_a_crash_under_load_loses_no_acknowledged_sandbox(server):
+    server.start()
+    acknowledged: list[str] = []
+    stop = threading.Event()
+
+    def load():
+        while not stop.is_set():
+            try:
+                acknowledged.append(server.create(retries=0).sandbox_id)
+            except Exception:  # noqa: BLE001 - any failure will do while the server is down
+                if stop.is_set():
+                    return
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=load, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(acknowledged) >= 12, "a dozen sandboxes", 60)
+    server.crash()
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    server.start()
+    listed = server.listed()
+    assert set(acknowledged) <= listed
+    # What was half made is not listed: everything that is listed works.
+    assert all(usable(server.connect(sandbox_id)) for sandbox_id in listed)
+    assert usable(server.create())
+
+
+def test_what_ran_before_a_crash_runs_on(server):
+    server.start()
+    sandbox = server.create(metadata={"k": "v"}, envs={"E": "1"})
+    sandbox.commands.run("echo kept > /dev/shm/kept; echo kept > /tmp/kept")
+    handle = sandbox.commands.run(
+        "n=0; while sleep 0.2; do echo $((n+=1)); done", background=True, timeout=0
+    )
+    before = server.api().get(f"/sandboxes/{sandbox.sandbox_id}").json()
+    server.crash()
+    server.start()
+    after = server.api().get(f"/sandboxes/{sandbox.sandbox_id}").json()
+    for name in ("sandboxID", "templateID", "metadata", "startedAt", "endAt", "envdAccessToken"):
+        assert after[name] == before[name], name
+    # The client of before goes on without a new handshake.
+    assert sandbox.commands.run("cat /dev/shm/kept /tmp/kept; echo $E").stdout == "kept\nkept\n1\n"
+    assert handle.pid in [p.pid for p in sandbox.commands.list()]
+    joined = sandbox.commands.connect(handle.pid)
+    assert int(next(iter(joined))[0].split()[0]) > 0
+    assert joined.kill() is True
+    assert sandbox.kill() is True
+    assert server.listed() == set()
+
+
+def test_timeouts_are_kept_over_a_crash(server):
+    server.start()
+    short = server.create(timeout=4)
+    over = time.monotonic() + 4
+    later = server.create(timeout=12)
+    long = server.create(timeout=300)
+    server.crash()
+    wait_past(over)
+    server.start()
+    until(lambda: short.sandbox_id not in server.listed(), "the one that ended meanwhile", 10)
+    until(lambda: later.sandbox_id not in server.listed(), "the one that ends later", 20)
+    assert server.listed() == {long.sandbox_id} and usable(long)
+
+
+def test_kills_during_a_crash_stay_kills(server):
+    server.start()
+    made = [server.create() for _ in range(6)]
+    assert all(sandbox.kill() for sandbox in made[:3])
+    server.crash()
+    server.start()
+    assert server.listed() == {sandbox.sandbox_id for sandbox in made[3:]}
+
+
+def test_a_graceful_stop_keeps_sandboxes(server):
+    server.start()
+    sandbox = server.create()
+    sandbox.commands.run("echo kept > /dev/shm/kept")
+    handle = sandbox.commands.run("sleep 200", background=True, timeout=0)
+    assert server.stop() == 0
+    server.start()
+    assert server.listed() == {sandbox.sandbox_id}
+    assert sandbox.files.read("/dev/shm/kept") == "kept\n"
+    assert handle.pid in [p.pid for p in sandbox.commands.list()]
+
+
+def test_a_graceful_stop_ends_sandboxes_when_asked(server):
+    before = host.snapshot()
+    server.start("--end-sandboxes")
+    marks = [f"3{uuid.uuid4().int % 10**9}" for _ in range(3)]
+    for mark in marks:
+        server.create().commands.run(f"sleep {mark}", background=True, timeout=0)
+    until(lambda: all(host.processes_naming(mark) for mark in marks), "the commands run", 10)
+    assert server.stop() == 0
+    assert [pid for mark in marks for pid in host.processes_naming(mark)] == []
+    until(lambda: not host.left(before, host.snapshot()), "nothing is left on the host", 20, 0.5)
+    server.start()
+    assert server.listed() == set()
+
+
+def test_three_crashes_in_a_row_leave_one_truth(server):
+    kept: list[Sandbox] = []
+    for _ in range(3):
+        server.start()
+        kept.append(server.create())
+        server.crash()
+    server.start()
+    assert server.listed() == {sandbox.sandbox_id for sandbox in kept}
+    assert all(usable(sandbox) for sandbox in kept)
+
+
+def test_twenty_lives_leave_nothing(server):
+    server.start()
+    assert server.create().kill()
+    counts = {kind: len(items) for kind, items in host.snapshot().items()}
+    for _ in range(20):
+        sandbox = server.create()
+        assert usable(sandbox) and sandbox.kill()
+
+    def grown() -> dict[str, int]:
+        now = {kind: len(items) for kind, items in host.snapshot().items()}
+        return {kind: now[kind] - counts[kind] for kind in now if now[kind] > counts[kind] + 2}
+
+    # The pools may hold a slot more or less than at the first look, never twenty.
+    until(lambda: not grown(), "the host is steady after twenty lives", 20, 0.5)
+    assert list((server.data / "sandboxes").glob("i*")) == []
+
+
+def test_a_second_server_on_the_same_data_is_refused(server):
+    server.start()
+    second = Server(server.data.parent)
+    second.data = server.data
+    with pytest.raises(AssertionError, match="the server ended"):
+        second.start()
+    assert usable(server.create())
