@@ -4,7 +4,7 @@ import hashlib
 import time
 
 import pytest
-from e2b import InvalidArgumentException, Sandbox, TimeoutException
+from e2b import CommandExitException, InvalidArgumentException, Sandbox, TimeoutException
 
 from support.api import rpc_error
 from support.connect import bash, basic, drain
@@ -83,8 +83,9 @@ def test_a_kill_does_not_wait_for_grandchildren_on_the_pipe(envd):
 def test_the_sdk_kills_once(sandbox):
     handle = sandbox.commands.run("sleep 60", background=True)
     assert handle.kill() is True
-    with pytest.raises(Exception, match="signal: killed"):
+    with pytest.raises(CommandExitException) as raised:
         handle.wait()
+    assert raised.value.exit_code == -1 and raised.value.error == "signal: killed"
     assert handle.kill() is False
 
 

@@ -1,7 +1,7 @@
 """Terminals."""
 
 import pytest
-from e2b import PtySize
+from e2b import CommandExitException, PtySize
 
 from support.api import rpc_error
 from support.connect import Outcome, bash, drain
@@ -122,6 +122,7 @@ def test_the_sdk_drives_a_terminal(sandbox):
     assert result.exit_code == 0 and b"sdk-120" in output
     handle = sandbox.pty.create(PtySize(rows=24, cols=80), timeout=20)
     assert sandbox.pty.kill(handle.pid) is True
-    with pytest.raises(Exception, match="signal: killed"):
+    with pytest.raises(CommandExitException) as raised:
         handle.wait()
+    assert raised.value.error == "signal: killed"
     assert sandbox.pty.kill(handle.pid) is False
