@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     json.extern_path(".google.protobuf", "crate")
         .btree_map(["."])
         .ignore_unknown_fields()
+        .ignore_unknown_enum_variants()
         .build(&[".process", ".filesystem"])?;
 
     Config::new()

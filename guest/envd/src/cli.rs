@@ -1,6 +1,7 @@
 //! The command line, in the form of the original: one or two dashes, value behind a space
 //! or an equals sign.
 
+use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 
 /// Port when none is given.
@@ -22,6 +23,8 @@ pub enum Command {
 pub struct Options {
     /// TCP port; 0 picks a free one.
     pub port: u16,
+    /// Address to listen on.
+    pub address: Ipv4Addr,
     /// Debug lines in the log.
     pub verbose: bool,
     /// `/init` sets the machine's clock: for guests with a clock of their own.
@@ -38,6 +41,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             port: DEFAULT_PORT,
+            address: Ipv4Addr::UNSPECIFIED,
             verbose: false,
             set_clock: false,
             ready_fd: None,
@@ -88,7 +92,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, UsageErr
             "verbose" => options.verbose = on,
             "set-clock" => options.set_clock = on,
             "isnotfc" | "no-cgroups" => {}
-            "port" | "ready-fd" | "log-fd" | "init-key-fd" | "cgroup-root" => {
+            "port" | "address" | "ready-fd" | "log-fd" | "init-key-fd" | "cgroup-root" => {
                 let value = inline
                     .or_else(|| args.next())
                     .ok_or_else(|| UsageError::Missing(name.to_owned()))?;
@@ -99,6 +103,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, UsageErr
                 let fd = || value.parse::<RawFd>().map(Some).map_err(|_| invalid());
                 match name {
                     "port" => options.port = value.parse().map_err(|_| invalid())?,
+                    "address" => options.address = value.parse().map_err(|_| invalid())?,
                     "ready-fd" => options.ready_fd = fd()?,
                     "log-fd" => options.log_fd = fd()?,
                     "init-key-fd" => options.init_key_fd = fd()?,

@@ -68,6 +68,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
+    sys::hide_descriptors();
     let ready = take_fd("ready-fd", options.ready_fd)?;
     let log = take_fd("log-fd", options.log_fd)?;
     let init_key = match (
@@ -100,17 +101,22 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         .thread_stack_size(BLOCKING_STACK)
         .build()
         .map_err(RunError::Start)?;
-    let result = runtime.block_on(serve(&agent, options.port, ready));
+    let result = runtime.block_on(serve(&agent, options, ready));
     // Threads that hang in the file system must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(agent: &Arc<Agent>, port: u16, ready: Option<OwnedFd>) -> Result<(), RunError> {
+async fn serve(
+    agent: &Arc<Agent>,
+    options: &Options,
+    ready: Option<OwnedFd>,
+) -> Result<(), RunError> {
+    let port = options.port;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Start)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
     let reaping = Arc::clone(&agent.reaper).start().map_err(RunError::Start)?;
-    let listener = server::bind(port)
+    let listener = server::bind(options.address, port)
         .await
         .map_err(|source| RunError::Listen { port, source })?;
     let bound = listener

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -226,6 +227,6 @@ async fn filesystem_call(
 ///
 /// # Errors
 /// The port is taken.
-pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind(("0.0.0.0", port)).await
+pub(crate) async fn bind(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((address, port)).await
 }

@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
@@ -25,6 +25,10 @@ use tokio::io::unix::AsyncFd;
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
 /// Class 2, best effort, level 4.
 const IOPRIO_BEST_EFFORT_4: libc::c_int = (2 << 13) | 4;
+/// Highest signal number.
+const LAST_SIGNAL: u8 = 64;
+/// Length of the kernel's signal sets in bytes.
+const SIGNAL_SET_LEN: usize = 8;
 /// How attractive children are to the out-of-memory killer.
 const OOM_SCORE_ADJ: &[u8] = b"100";
 /// Exit code of a command that does not exist.
@@ -154,7 +158,8 @@ fn child(
                 execve(c"/bin/sh", shell_argv.as_ptr(), envp);
                 denied = true;
             }
-            _ => denied = true,
+            // A directory of the search path that can't be searched hides no command.
+            _ => denied |= rustix::fs::access(candidate, Access::EXISTS).is_ok(),
         }
     }
     let (text, code) = if denied {
@@ -209,11 +214,23 @@ fn credentials(plan: &Plan<'_>, groups: &[Gid]) -> Result<(), Errno> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
+/// Restores all default actions by system call: C libraries refuse to touch the signals that
+/// they reserve, and those may have been ignored by whoever started us.
 fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: restores the default action, async-signal-safe; numbers that can't be
-        // changed are refused by the kernel without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's `sigaction`: handler, flags, restorer and mask, all zero for the default.
+    let default = [0_u64; 4];
+    for signal in 1..=libc::c_int::from(LAST_SIGNAL) {
+        // SAFETY: reads a structure of the kernel's size and layout and writes nothing;
+        // numbers that can't be changed are refused without effect.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null::<u64>(),
+                SIGNAL_SET_LEN,
+            )
+        };
     }
 }
 
@@ -278,6 +295,19 @@ pub(crate) fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub(crate) fn kill_everyone() {
     // SAFETY: sends a signal; no memory is involved.
     unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// Hides every descriptor above the standard streams from children, whoever opened it.
+pub(crate) fn hide_descriptors() {
+    // SAFETY: changes flags only, no descriptor is closed; a kernel without the call refuses.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3_u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
 }
 
 /// Takes over a descriptor that the parent process left open for us, by its number, and

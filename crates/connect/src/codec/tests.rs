@@ -95,6 +95,8 @@ fn enums_are_accepted_by_name_and_number() {
         let request: SendSignalRequest = Codec::Json.decode(body.as_bytes()).unwrap();
         assert_eq!(request.signal, 9);
     }
+    let unknown: SendSignalRequest = Codec::Json.decode(br#"{"signal":2}"#).unwrap();
+    assert_eq!(unknown.signal, 0);
 }
 
 #[test]

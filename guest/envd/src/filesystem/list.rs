@@ -106,7 +106,7 @@ mod tests {
         ];
         assert_eq!(names("t", 3), all);
         assert_eq!(names("link", 3), all);
-        assert_eq!(names("", 1), ["/link", "/t"]);
+        assert_eq!(names(".", 1), ["/link", "/t"]);
     }
 
     #[test]
