@@ -1,1 +1,23 @@
-//! api
+//! The E2B REST API over the use cases: routes, credentials, error bodies, rate limits.
+//! What is not built answers 501 and names itself; [`operations`] lists both kinds.
+
+mod auth;
+mod convert;
+mod cors;
+mod error;
+mod extract;
+mod health;
+mod idempotent;
+mod list;
+mod observe;
+mod operations;
+mod rate;
+mod router;
+mod sandboxes;
+mod teams;
+mod templates;
+mod unimplemented;
+
+pub use operations::Operation;
+pub use rate::RateLimit;
+pub use router::{ApiConfig, operations, router};

@@ -151,6 +151,24 @@ impl Control {
         }))
     }
 
+    /// A caller that acts for this team, without a key: the administrator.
+    ///
+    /// # Errors
+    /// [`AuthError::Store`] when the database fails.
+    pub async fn caller_for_team(&self, team: &str) -> Result<Option<Arc<Caller>>, AuthError> {
+        let Ok(id) = team.parse() else {
+            return Ok(None);
+        };
+        let record = self.store.team_get(id).await?;
+        Ok(record.map(|record| {
+            Arc::new(Caller {
+                team: self.team(record),
+                key: None,
+                user: None,
+            })
+        }))
+    }
+
     pub(crate) fn team(&self, record: TeamRecord) -> Team {
         let limits = &self.config.limits;
         Team {

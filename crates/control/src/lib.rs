@@ -46,6 +46,7 @@ pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
 pub use teams::{CreatedKey, TeamWithKey};
 pub use templates::BuildSpec;
+pub use warren_cluster::NodeError;
 pub use warren_store::{
     AliasRecord, ApiKeyRecord, BuildRecord, SandboxRecord, StoreError, StoredAnswer,
     TemplateRecord, TemplateSummary,

@@ -216,14 +216,18 @@ fn whole_second(second: i64, is_end: bool) -> Timestamp {
 /// Seconds between points for a range of so many seconds.
 fn step_s(range_s: i64) -> u32 {
     const HOUR: i64 = 3600;
-    match range_s {
-        ..HOUR => 5,
-        ..21_600 => 30,
-        ..43_200 => 60,
-        ..86_400 => 120,
-        ..604_800 => 300,
-        _ => 900,
-    }
+    /// Ranges shorter than the first have points of the second.
+    const STEPS: [(i64, u32); 5] = [
+        (HOUR, 5),
+        (6 * HOUR, 30),
+        (12 * HOUR, 60),
+        (24 * HOUR, 120),
+        (168 * HOUR, 300),
+    ];
+    STEPS
+        .iter()
+        .find(|(below, _)| range_s < *below)
+        .map_or(900, |(_, step)| *step)
 }
 
 fn team_points(spans: &StartSpans, start: i64, end: i64, step: u32) -> Vec<TeamPoint> {

@@ -1,0 +1,237 @@
+//! From refusals of the use cases to answers.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use warren_control::{
+    AuthError, CreateError, IdempotencyError, ListError, ObserveError, SandboxError, TemplateError,
+};
+use warren_service::Chain;
+use warren_wire::ErrorBody;
+
+/// All that is said of a fault of ours; the cause is in the log.
+pub(crate) const INTERNAL: &str = "internal server error";
+const CAPACITY: &str = "sandbox_capacity_unavailable";
+
+/// Tells clients whether to send the request again by themselves.
+static SHOULD_RETRY: HeaderName = HeaderName::from_static("should-retry");
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    message: Cow<'static, str>,
+    code: Option<&'static str>,
+    should_retry: Option<bool>,
+    retry_after_s: Option<u64>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            code: None,
+            should_retry: None,
+            retry_after_s: None,
+        }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The request is not of the form that the specification asks for.
+    pub(crate) fn validation(why: impl std::fmt::Display) -> Self {
+        Self::bad_request(format!("validation error: {why}"))
+    }
+
+    /// A fault of ours; its cause goes to the log and nowhere else.
+    pub(crate) fn internal(error: &(dyn Error + 'static)) -> Self {
+        tracing::error!(error = %Chain(error), "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL).code("internal_server_error")
+    }
+
+    pub(crate) fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    pub(crate) fn should_retry(mut self, yes: bool) -> Self {
+        self.should_retry = Some(yes);
+        self
+    }
+
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// A mistake of the client, told in the error's own words.
+    fn told(status: StatusCode, error: &impl ToString) -> Self {
+        Self::new(status, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody {
+            code: self.status.as_u16(),
+            message: self.message.into_owned(),
+            error_code: self.code.map(str::to_owned),
+        };
+        let mut response = crate::extract::json(self.status, &body);
+        let headers = response.headers_mut();
+        if let Some(yes) = self.should_retry {
+            let value = HeaderValue::from_static(if yes { "true" } else { "false" });
+            headers.insert(SHOULD_RETRY.clone(), value);
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match &error {
+            AuthError::Store(_) => Self::internal(&error),
+            _ => Self::told(StatusCode::UNAUTHORIZED, &error),
+        }
+    }
+}
+
+impl From<TemplateError> for ApiError {
+    fn from(error: TemplateError) -> Self {
+        use TemplateError as E;
+        let status = match &error {
+            E::Store(_) => return Self::internal(&error),
+            E::NotFound(_) | E::Tag { .. } | E::NoSuchId(_) => StatusCode::NOT_FOUND,
+            E::ForeignAlias | E::Foreign(_) => StatusCode::FORBIDDEN,
+            E::Reference(_) | E::Namespace { .. } | E::TeamMismatch | E::Page(_) => {
+                StatusCode::BAD_REQUEST
+            }
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        use CreateError as E;
+        match error {
+            E::Store(_) => Self::internal(&error).code("sandbox_create_failed"),
+            E::Template(error) => error.into(),
+            E::Node(error) => node_refused(&error),
+            E::Unsupported(error) => Self::told(StatusCode::NOT_IMPLEMENTED, &error),
+            // Waiting a few seconds does not cure it.
+            E::Quota { .. } => {
+                Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false)
+            }
+            E::Timeout(_)
+            | E::AutoPauseMemory
+            | E::AutoPauseResume
+            | E::PrivateNeedsSecure
+            | E::Network(_)
+            | E::VolumeMounts
+            | E::Iam
+            | E::EnvVar(_)
+            | E::TooLarge { .. } => Self::told(StatusCode::BAD_REQUEST, &error),
+        }
+    }
+}
+
+/// Why a node made no sandbox. Details are for the operator only.
+fn node_refused(error: &warren_control::NodeError) -> ApiError {
+    use warren_control::NodeError as E;
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        E::NoCapacity(_) => {
+            tracing::warn!(error = %Chain(error), "no room for a sandbox");
+            ApiError::new(unavailable, "Failed to place sandbox: no room on the node")
+                .code(CAPACITY)
+        }
+        E::Stopping => ApiError::new(
+            unavailable,
+            "Failed to place sandbox: the server is stopping",
+        )
+        .code(CAPACITY),
+        E::LayerMissing(_) => {
+            tracing::error!(error = %Chain(error), "a template is incomplete");
+            ApiError::new(
+                unavailable,
+                "Failed to place sandbox: no node has the template",
+            )
+            .code("sandbox_no_compatible_node")
+            .should_retry(false)
+        }
+        E::StartFailed(_) | E::NotFound(_) | E::Ending(_) | E::Records { .. } => {
+            tracing::error!(error = %Chain(error), "a sandbox did not start");
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Failed to create sandbox",
+            )
+            .code("sandbox_create_failed")
+        }
+    }
+}
+
+impl From<SandboxError> for ApiError {
+    fn from(error: SandboxError) -> Self {
+        use SandboxError as E;
+        let status = match &error {
+            E::Store(_) | E::Node(_) => return Self::internal(&error),
+            E::NotFound(_) => StatusCode::NOT_FOUND,
+            E::Ending(_) => StatusCode::CONFLICT,
+            E::Timeout(_) | E::MaxLength | E::Network(_) => StatusCode::BAD_REQUEST,
+            E::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<ListError> for ApiError {
+    fn from(error: ListError) -> Self {
+        match &error {
+            ListError::Store(_) => Self::internal(&error),
+            _ => Self::told(StatusCode::BAD_REQUEST, &error),
+        }
+    }
+}
+
+impl From<ObserveError> for ApiError {
+    fn from(error: ObserveError) -> Self {
+        use ObserveError as E;
+        let status = match &error {
+            E::Store(_) | E::Node(_) => return Self::internal(&error),
+            E::NotFound(_) => StatusCode::NOT_FOUND,
+            E::Range | E::TeamRange | E::TooMany(_) => StatusCode::BAD_REQUEST,
+            E::ForeignTeam { .. } => StatusCode::FORBIDDEN,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<IdempotencyError> for ApiError {
+    fn from(error: IdempotencyError) -> Self {
+        use IdempotencyError as E;
+        let conflict = StatusCode::CONFLICT;
+        match &error {
+            E::Key => Self::told(StatusCode::BAD_REQUEST, &error),
+            E::Mismatch => Self::told(conflict, &error).code("idempotency_request_mismatch"),
+            E::InProgress => Self::told(conflict, &error).code("idempotency_in_progress"),
+            E::Unknown => Self::told(StatusCode::UNPROCESSABLE_ENTITY, &error)
+                .code("idempotency_outcome_unknown"),
+            E::Store(_) => {
+                tracing::error!(error = %Chain(&error), "idempotency keys are unavailable");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "Idempotency is unavailable, retry",
+                )
+            }
+        }
+    }
+}

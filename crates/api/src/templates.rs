@@ -1,0 +1,146 @@
+//! Templates: what can be asked of them without building.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use uuid::Uuid;
+use warren_control::{AliasRecord, BuildRecord, TemplateSummary};
+use warren_wire::{AliasAnswer, Template, TemplateBuild, TemplateWithBuilds};
+
+use crate::auth::Auth;
+use crate::error::ApiError;
+use crate::extract::{PathText, Query, json};
+use crate::list::with_next;
+use crate::router::App;
+
+type Answer = Result<Response, ApiError>;
+
+/// `GET /templates`
+pub(crate) async fn list_v1(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    query: Query,
+) -> Answer {
+    let templates = app
+        .control
+        .template_list(&caller, query.filled("teamID"))
+        .await?;
+    let templates: Vec<Template> = templates.into_iter().map(shown).collect();
+    Ok(json(StatusCode::OK, &templates))
+}
+
+/// `GET /v2/templates`
+pub(crate) async fn list_v2(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    query: Query,
+) -> Answer {
+    let (team, limit) = (query.filled("teamID"), query.integer("limit")?);
+    let (templates, next) = app
+        .control
+        .template_page(&caller, team, limit, query.filled("nextToken"))
+        .await?;
+    let templates: Vec<Template> = templates.into_iter().map(shown).collect();
+    Ok(with_next(json(StatusCode::OK, &templates), next.as_deref()))
+}
+
+/// `GET /templates/{templateID}`
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    PathText(id): PathText,
+    query: Query,
+) -> Answer {
+    let (limit, cursor) = (query.integer("limit")?, query.filled("nextToken"));
+    let (summary, builds, next) = app
+        .control
+        .template_builds(&caller, &id, limit, cursor)
+        .await?;
+    let (aliases, names) = names(&summary.aliases);
+    let template = summary.template;
+    let body = TemplateWithBuilds {
+        template_id: template.id.into(),
+        public: template.public,
+        aliases,
+        names,
+        created_at: template.created_at,
+        updated_at: template.updated_at,
+        last_spawned_at: template.last_spawned_at,
+        spawn_count: template.spawn_count,
+        builds: builds.into_iter().map(shown_build).collect(),
+    };
+    Ok(with_next(json(StatusCode::OK, &body), next.as_deref()))
+}
+
+/// `GET /templates/aliases/{alias}`
+pub(crate) async fn alias(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    PathText(alias): PathText,
+) -> Answer {
+    let template = app.control.alias_get(&caller, &alias).await?;
+    let body = AliasAnswer {
+        template_id: template.id.into(),
+        public: template.public,
+    };
+    Ok(json(StatusCode::OK, &body))
+}
+
+/// Names without and with namespace.
+fn names(aliases: &[AliasRecord]) -> (Vec<String>, Vec<String>) {
+    let full = |name: &AliasRecord| match name.namespace.as_str() {
+        "" => name.alias.clone(),
+        namespace => format!("{namespace}/{}", name.alias),
+    };
+    let mut names: Vec<_> = aliases.iter().map(full).collect();
+    names.sort();
+    (
+        aliases.iter().map(|name| name.alias.clone()).collect(),
+        names,
+    )
+}
+
+fn shown(summary: TemplateSummary) -> Template {
+    let (aliases, names) = names(&summary.aliases);
+    let template = summary.template;
+    let ready = summary.ready.as_ref();
+    Template {
+        template_id: template.id.into(),
+        build_id: ready.map_or_else(|| Uuid::nil().to_string(), |build| build.id.to_string()),
+        cpu_count: ready.map_or(0, |build| build.resources.cpu_count),
+        memory_mb: ready.map_or(0, |build| build.resources.memory_mib),
+        disk_size_mb: ready.map_or(0, |build| build.resources.disk_mib),
+        public: template.public,
+        aliases,
+        names,
+        created_at: template.created_at,
+        updated_at: template.updated_at,
+        created_by: None,
+        last_spawned_at: template.last_spawned_at,
+        spawn_count: template.spawn_count,
+        build_count: summary.build_count,
+        envd_version: ready
+            .map(|build| build.envd_version.clone())
+            .unwrap_or_default(),
+        build_status: summary
+            .status
+            .map_or("waiting", |status| status.as_str())
+            .to_owned(),
+    }
+}
+
+fn shown_build(build: BuildRecord) -> TemplateBuild {
+    TemplateBuild {
+        build_id: build.id.to_string(),
+        status: build.status.as_str().to_owned(),
+        created_at: build.created_at,
+        updated_at: build.updated_at,
+        finished_at: build.finished_at,
+        cpu_count: build.resources.cpu_count,
+        memory_mb: build.resources.memory_mib,
+        disk_size_mb: Some(build.resources.disk_mib),
+        envd_version: Some(build.envd_version),
+    }
+}

@@ -1,0 +1,16 @@
+//! The API over a real database and a node that is a fake.
+
+#![expect(clippy::unwrap_used, reason = "a failed step fails its test")]
+
+mod auth;
+mod conventions;
+mod create;
+mod idempotency;
+mod lifecycle;
+mod list;
+mod node;
+mod observe;
+mod operations;
+mod restart;
+mod server;
+mod templates;

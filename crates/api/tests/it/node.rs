@@ -1,0 +1,252 @@
+//! A node without processes that keeps the contract of [`NodeHandle`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use hmac::{Hmac, Mac};
+use jiff::Timestamp;
+use sha2::Sha256;
+use tokio::sync::{Semaphore, mpsc};
+use warren_cluster::{
+    BuildImage, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeHandle, NodeLoad,
+    SandboxView,
+};
+use warren_service::Secret;
+use warren_types::{EndReason, LogEntry, MetricsPoint, NetworkPolicy, SandboxId, SandboxState};
+
+/// What the next create does instead of succeeding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    Start,
+    Capacity,
+    Panic,
+    /// It comes up, and ends before the answer is out.
+    Dies,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeNode {
+    living: Mutex<HashMap<SandboxId, SandboxView>>,
+    logs: Mutex<HashMap<SandboxId, Vec<LogEntry>>>,
+    events: mpsc::Sender<NodeEvent>,
+    receiver: Mutex<Option<mpsc::Receiver<NodeEvent>>>,
+    fault: Mutex<Option<Fault>>,
+    pub(crate) requests: Mutex<Vec<CreateSandbox>>,
+    pub(crate) egress: Mutex<HashMap<SandboxId, NetworkPolicy>>,
+    pub(crate) warm: Mutex<Vec<BuildImage>>,
+    /// Creates pass one at a time for each permit.
+    pub(crate) gate: Semaphore,
+}
+
+fn derive(key: &Secret, text: &str) -> Secret {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()).unwrap();
+    mac.update(text.as_bytes());
+    Secret::new(hex::encode(mac.finalize().into_bytes()))
+}
+
+impl FakeNode {
+    pub(crate) fn new() -> Arc<Self> {
+        let (events, receiver) = mpsc::channel(1024);
+        Arc::new(Self {
+            living: Mutex::default(),
+            logs: Mutex::default(),
+            events,
+            receiver: Mutex::new(Some(receiver)),
+            fault: Mutex::default(),
+            requests: Mutex::default(),
+            egress: Mutex::default(),
+            warm: Mutex::default(),
+            gate: Semaphore::new(1_000_000),
+        })
+    }
+
+    /// The same sandboxes under a new server.
+    pub(crate) fn restarted(&self) -> Arc<Self> {
+        let node = Self::new();
+        *node.living.lock().unwrap() = self.living.lock().unwrap().clone();
+        node
+    }
+
+    pub(crate) fn fail_next(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = Some(fault);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.living.lock().unwrap().len()
+    }
+
+    pub(crate) fn end_at(&self, id: &str) -> Timestamp {
+        self.living.lock().unwrap()[&id.parse::<SandboxId>().unwrap()].end_at
+    }
+
+    /// Forgets a sandbox without a word, as a host that went down.
+    pub(crate) fn lose(&self, id: &str) {
+        self.living
+            .lock()
+            .unwrap()
+            .remove(&id.parse::<SandboxId>().unwrap());
+    }
+
+    /// Ends a sandbox by itself and tells.
+    pub(crate) async fn die(&self, id: &SandboxId, reason: EndReason) {
+        if self.living.lock().unwrap().remove(id).is_some() {
+            let at = Timestamp::now();
+            self.events
+                .send(NodeEvent::Ended {
+                    id: id.clone(),
+                    reason,
+                    at,
+                })
+                .await
+                .unwrap();
+        }
+    }
+
+    /// Ends what is due.
+    pub(crate) async fn tick(&self) {
+        let now = Timestamp::now();
+        let due: Vec<_> = self
+            .living
+            .lock()
+            .unwrap()
+            .values()
+            .filter(|view| view.end_at <= now)
+            .map(|view| view.id.clone())
+            .collect();
+        for id in due {
+            self.die(&id, EndReason::TimedOut).await;
+        }
+    }
+
+    pub(crate) async fn sample(&self, id: &str, point: MetricsPoint) {
+        let id = id.parse().unwrap();
+        self.events
+            .send(NodeEvent::Metrics(vec![(id, point)]))
+            .await
+            .unwrap();
+    }
+
+    pub(crate) fn log(&self, id: &str, entry: LogEntry) {
+        self.logs
+            .lock()
+            .unwrap()
+            .entry(id.parse().unwrap())
+            .or_default()
+            .push(entry);
+    }
+}
+
+#[async_trait]
+impl NodeHandle for FakeNode {
+    async fn create(&self, request: CreateSandbox) -> Result<SandboxView, NodeError> {
+        self.requests.lock().unwrap().push(request.clone());
+        let _pass = self.gate.acquire().await.unwrap();
+        let fault = self.fault.lock().unwrap().take();
+        match fault {
+            Some(Fault::Start) => {
+                let cause = "/secret/path: no such file".into();
+                return Err(NodeError::StartFailed(cause));
+            }
+            Some(Fault::Capacity) => return Err(NodeError::NoCapacity("addresses".into())),
+            Some(Fault::Panic) => panic!("the node panicked"),
+            Some(Fault::Dies) | None => {}
+        }
+        let (id, now) = (SandboxId::random(), Timestamp::now());
+        let key = request.access_token;
+        let view = SandboxView {
+            state: SandboxState::Running,
+            started_at: now,
+            end_at: now + request.timeout,
+            resources: request.image.resources,
+            access_token: key.as_ref().map(|key| derive(key, id.as_str())),
+            traffic_access_token: None,
+            tier: "namespace",
+            template_id: request.image.template_id,
+            build_id: request.image.build_id,
+            id,
+        };
+        self.living
+            .lock()
+            .unwrap()
+            .insert(view.id.clone(), view.clone());
+        if matches!(fault, Some(Fault::Dies)) {
+            self.die(&view.id, EndReason::Crashed).await;
+        }
+        Ok(view)
+    }
+
+    async fn get(&self, id: &SandboxId) -> Result<SandboxView, NodeError> {
+        let living = self.living.lock().unwrap();
+        living
+            .get(id)
+            .cloned()
+            .ok_or_else(|| NodeError::NotFound(id.clone()))
+    }
+
+    async fn list(&self) -> Vec<SandboxView> {
+        self.living.lock().unwrap().values().cloned().collect()
+    }
+
+    async fn end(&self, id: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
+        self.get(id).await?;
+        self.die(id, reason).await;
+        Ok(())
+    }
+
+    async fn set_deadline(&self, id: &SandboxId, to: Deadline) -> Result<SandboxView, NodeError> {
+        let mut living = self.living.lock().unwrap();
+        let view = living
+            .get_mut(id)
+            .ok_or_else(|| NodeError::NotFound(id.clone()))?;
+        view.end_at = match to {
+            Deadline::Set(at) => at,
+            Deadline::Extend(at) => view.end_at.max(at),
+        };
+        Ok(view.clone())
+    }
+
+    async fn set_egress(&self, id: &SandboxId, policy: NetworkPolicy) -> Result<(), NodeError> {
+        self.get(id).await?;
+        self.egress.lock().unwrap().insert(id.clone(), policy);
+        Ok(())
+    }
+
+    async fn logs(&self, id: &SandboxId, query: LogQuery) -> Result<Vec<LogEntry>, NodeError> {
+        let logs = self.logs.lock().unwrap();
+        let mut entries = logs.get(id).cloned().unwrap_or_default();
+        if query.backward {
+            entries.reverse();
+        }
+        entries.retain(|entry| {
+            query.from.is_none_or(|from| {
+                if query.backward {
+                    entry.timestamp <= from
+                } else {
+                    entry.timestamp >= from
+                }
+            }) && query.min_level.is_none_or(|level| entry.level >= level)
+                && query
+                    .search
+                    .as_ref()
+                    .is_none_or(|text| entry.message.contains(text))
+        });
+        entries.truncate(query.limit);
+        Ok(entries)
+    }
+
+    async fn set_warm_builds(&self, builds: Vec<BuildImage>) {
+        *self.warm.lock().unwrap() = builds;
+    }
+
+    async fn load(&self) -> NodeLoad {
+        NodeLoad {
+            running: self.count(),
+            warm: 0,
+        }
+    }
+
+    fn take_events(&self) -> Option<mpsc::Receiver<NodeEvent>> {
+        self.receiver.lock().unwrap().take()
+    }
+}
