@@ -63,31 +63,13 @@ pub(crate) struct Plan<'a> {
     pub not_executable: Vec<u8>,
 }
 
-/// The step in which a child failed before it became the command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Process group, session or standard streams.
-    Setup,
-    /// User and groups.
-    Credentials,
-    /// Working directory.
-    Cwd,
-}
-
 /// Length of the report that a failing child writes to its pipe.
-pub(crate) const REPORT_LEN: usize = 5;
+pub(crate) const REPORT_LEN: usize = 4;
 
 /// Reads a failing child's report.
 #[must_use]
-pub(crate) fn parse_report(report: [u8; REPORT_LEN]) -> (Step, io::Error) {
-    let [step, a, b, c, d] = report;
-    let step = match step {
-        1 => Step::Credentials,
-        2 => Step::Cwd,
-        _ => Step::Setup,
-    };
-    let errno = i32::from_ne_bytes([a, b, c, d]);
-    (step, io::Error::from_raw_os_error(errno))
+pub(crate) fn parse_report(report: [u8; REPORT_LEN]) -> io::Error {
+    io::Error::from_raw_os_error(i32::from_ne_bytes(report))
 }
 
 /// Forks a child that follows `plan`. The returned pipe reaches its end when the command
@@ -112,39 +94,37 @@ pub(crate) fn fork_exec(plan: &Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
     // destructor of this process is used in it.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        let step = child(plan, &groups, argv.as_ptr(), envp.as_ptr(), &mut shell_argv);
-        let (code, errno) = step;
-        let mut report = [code; REPORT_LEN];
-        report[1..].copy_from_slice(&errno.raw_os_error().to_ne_bytes());
-        let _ = rustix::io::write(&report_tx, &report);
+        let errno = child(plan, &groups, argv.as_ptr(), envp.as_ptr(), &mut shell_argv);
+        let _ = rustix::io::write(&report_tx, &errno.raw_os_error().to_ne_bytes());
         exit_now(1);
     }
     let fork_error = io::Error::last_os_error();
     swap_signal_mask(&before);
-    match Pid::from_raw(pid) {
-        Some(pid) if pid.as_raw_nonzero().get() > 0 => Ok((pid, report_rx)),
-        _ => Err(fork_error),
+    if pid < 0 {
+        return Err(fork_error);
     }
+    let pid = Pid::from_raw(pid).ok_or(fork_error)?;
+    Ok((pid, report_rx))
 }
 
-/// Runs in the child. Returns only if a step fails: its number in a report and the error.
+/// Runs in the child. Returns only if it can't get as far as the command.
 fn child(
     plan: &Plan<'_>,
     groups: &[Gid],
     argv: *const *const c_char,
     envp: *const *const c_char,
     shell_argv: &mut [*const c_char],
-) -> (u8, Errno) {
+) -> Errno {
     reset_signals();
     if let Err(errno) = streams_and_session(plan) {
-        return (0, errno);
+        return errno;
     }
     lower_priority();
     if let Err(errno) = credentials(plan, groups) {
-        return (1, errno);
+        return errno;
     }
     if let Err(errno) = rustix::process::chdir(plan.cwd.as_c_str()) {
-        return (2, errno);
+        return errno;
     }
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     swap_signal_mask(&empty_signal_set());
@@ -157,6 +137,10 @@ fn child(
                 shell_argv[1] = candidate.as_ptr();
                 execve(c"/bin/sh", shell_argv.as_ptr(), envp);
                 denied = true;
+            }
+            // The system has no room for it: no fault of the command.
+            errno @ (Errno::TOOBIG | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE) => {
+                return errno;
             }
             // A directory of the search path that can't be searched hides no command.
             _ => denied |= rustix::fs::access(candidate, Access::EXISTS).is_ok(),

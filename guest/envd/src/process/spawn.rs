@@ -22,7 +22,7 @@ use crate::agent::Agent;
 use crate::env::Vars;
 use crate::log::Level;
 use crate::paths;
-use crate::sys::{self, Plan, REPORT_LEN, Step};
+use crate::sys::{self, Plan, REPORT_LEN};
 use crate::users::{User, UserDb};
 
 /// Starts a process and the task that follows it. Returns it with its first subscription.
@@ -121,12 +121,7 @@ async fn await_exec(
     match pipe.read_exact(&mut bytes).await {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(status),
         Err(e) => Err(fail(e)),
-        Ok(_) => {
-            let (step, cause) = sys::parse_report(bytes);
-            Err(match step {
-                Step::Setup | Step::Credentials | Step::Cwd => fail(cause),
-            })
-        }
+        Ok(_) => Err(fail(sys::parse_report(bytes))),
     }
 }
 

@@ -337,6 +337,18 @@ fn directories_that_the_user_may_not_enter() {
 }
 
 #[test]
+fn arguments_beyond_the_kernels_limit_fail_the_start() {
+    let sandbox = Sandbox::new();
+    let request = json!({"process": {"cmd": "echo", "args": ["x".repeat(200_000)]}});
+    let outcome = sandbox.stream("process.Process/Start", &request).finish();
+    assert_eq!(outcome.trailer["error"]["code"], "invalid_argument");
+    assert_eq!(
+        sandbox.call("process.Process/List", &json!({})).json(),
+        json!({})
+    );
+}
+
+#[test]
 fn commands_run_with_the_users_rights_and_no_more() {
     let sandbox = Sandbox::new();
     let script = "id -u; id -g; id -G; nice; cat /proc/self/oom_score_adj; \
