@@ -7,6 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
+use tracing::Instrument;
 use warren_control::{AuthError, Caller};
 
 use crate::error::ApiError;
@@ -54,12 +55,15 @@ pub(crate) async fn guard(
         return next.run(request).await;
     };
     let team = caller.team.id;
+    let span = tracing::info_span!(
+        "request", method = %operation.method, route = operation.path, team_id = %team
+    );
     request.extensions_mut().insert(Auth(caller));
     match app.rates.take(team, &operation.method, operation.path) {
-        None => next.run(request).await,
+        None => next.run(request).instrument(span).await,
         Some(Err(refused)) => refused.into_response(),
         Some(Ok(state)) => {
-            let mut response = next.run(request).await;
+            let mut response = next.run(request).instrument(span).await;
             state.write(response.headers_mut());
             response
         }

@@ -12,6 +12,7 @@ use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use tracing::Instrument;
 use warren_control::Control;
 use warren_types::SandboxId;
 
@@ -54,11 +55,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    control
-        .tasks()
-        .spawn(work)
-        .await
-        .map_err(|error| ApiError::internal(&error))
+    let task = control.tasks().spawn(work.in_current_span());
+    task.await.map_err(|error| ApiError::internal(&error))
 }
 
 /// A JSON body that must be there.

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use warren_control::{Caller, Control, Execution, IdempotencyError, StoredAnswer};
 
 use crate::error::ApiError;
-use crate::extract::json_text;
+use crate::extract::{detached, json_text};
 
 const HEADER: &str = "idempotency-key";
 /// Longest answer that is kept; those of a create have a few hundred bytes.
@@ -32,7 +32,7 @@ pub(crate) async fn once<F>(
     work: F,
 ) -> Response
 where
-    F: Future<Output = Response>,
+    F: Future<Output = Response> + Send + 'static,
 {
     match control.idempotency_begin(&caller, key, request).await {
         Ok(Execution::Run) => {}
@@ -43,7 +43,11 @@ where
         }
         Err(error) => return ApiError::from(error).into_response(),
     }
-    let (parts, body) = work.await.into_parts();
+    // A panic must not leave the key claimed for ever.
+    let answer = detached(&control, work)
+        .await
+        .unwrap_or_else(IntoResponse::into_response);
+    let (parts, body) = answer.into_parts();
     match to_bytes(body, MAX_ANSWER).await {
         Ok(text) => {
             let kept = StoredAnswer {

@@ -20,8 +20,8 @@ type Answer = Result<Response, ApiError>;
 const MAX_REFRESH_S: i32 = 3600;
 const REFRESH_S: i32 = 15;
 
-async fn created(control: &Control, caller: &Caller, request: NewSandbox) -> Response {
-    match control.create(caller, request).await {
+async fn created(control: Arc<Control>, caller: Arc<Caller>, request: NewSandbox) -> Response {
+    match control.create(&caller, request).await {
         Ok(sandbox) => json(StatusCode::CREATED, &convert::sandbox(sandbox)),
         Err(error) => ApiError::from(error).into_response(),
     }
@@ -37,7 +37,7 @@ pub(crate) async fn create_v1(
     let request = convert::new_sandbox(body, secure, VERSION_1_TIMEOUT_S)?;
     let control = Arc::clone(&app.control);
     detached(&app.control, async move {
-        created(&control, &caller, request).await
+        created(Arc::clone(&control), Arc::clone(&caller), request).await
     })
     .await
 }
@@ -54,14 +54,14 @@ pub(crate) async fn create_v2(
     let control = Arc::clone(&app.control);
     let Some(key) = idempotent::key(&headers)? else {
         let request = convert::new_sandbox(body, true, VERSION_2_TIMEOUT_S)?;
-        let work = async move { created(&control, &caller, request).await };
+        let work = created(control, caller, request);
         return detached(&app.control, work).await;
     };
     let parsed = serde_json::to_string(&body).map_err(|error| ApiError::internal(&error))?;
     let request = convert::new_sandbox(body, true, VERSION_2_TIMEOUT_S)?;
     detached(&app.control, async move {
         let fingerprint = format!("POST /v2/sandboxes\n{parsed}");
-        let work = created(&control, &caller, request);
+        let work = created(Arc::clone(&control), Arc::clone(&caller), request);
         idempotent::once(
             Arc::clone(&control),
             Arc::clone(&caller),

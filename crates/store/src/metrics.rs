@@ -1,7 +1,7 @@
 //! Figures of sandboxes over time, and of teams as counts of their sandboxes.
 
 use jiff::Timestamp;
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder, Sqlite};
 use warren_types::{MetricsPoint, SandboxId, TeamId};
 
 use crate::error::{malformed, query};
@@ -73,9 +73,12 @@ fn span_counts(rows: Vec<(i64, i64)>) -> Vec<SpanCount> {
 }
 
 const MICROS: i64 = 1_000_000;
+/// Samples written at once.
+const BATCH: usize = 100;
 
 impl Store {
-    /// Adds samples; those known already are left as they are.
+    /// Adds samples; those known already are left as they are. Written in small batches,
+    /// so that other writers get their turn.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -83,30 +86,31 @@ impl Store {
         &self,
         samples: &[(SandboxId, MetricsPoint)],
     ) -> Result<(), StoreError> {
-        let action = "add metrics";
-        let mut tx = self.writer.begin().await.map_err(query(action))?;
-        for (id, point) in samples {
-            sqlx::query(
-                "INSERT INTO metrics
-                 (sandbox_id, at, cpu_count, cpu_used_pct, mem_used, mem_total, mem_cache,
-                  disk_used, disk_total)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-                 ON CONFLICT (sandbox_id, at) DO NOTHING",
-            )
-            .bind(id.as_str())
-            .bind(micros(point.at))
-            .bind(i64::from(point.cpu_count))
-            .bind(point.cpu_used_pct)
-            .bind(bytes(point.mem_used))
-            .bind(bytes(point.mem_total))
-            .bind(bytes(point.mem_cache))
-            .bind(bytes(point.disk_used))
-            .bind(bytes(point.disk_total))
-            .execute(&mut *tx)
-            .await
-            .map_err(query(action))?;
+        for batch in samples.chunks(BATCH) {
+            let mut insert: QueryBuilder<'_, Sqlite> = QueryBuilder::new(
+                "INSERT INTO metrics (sandbox_id, at, cpu_count, cpu_used_pct, mem_used,
+                 mem_total, mem_cache, disk_used, disk_total) ",
+            );
+            insert.push_values(batch, |mut row, (id, point)| {
+                row.push_bind(id.as_str())
+                    .push_bind(micros(point.at))
+                    .push_bind(i64::from(point.cpu_count))
+                    .push_bind(point.cpu_used_pct)
+                    .push_bind(bytes(point.mem_used))
+                    .push_bind(bytes(point.mem_total))
+                    .push_bind(bytes(point.mem_cache))
+                    .push_bind(bytes(point.disk_used))
+                    .push_bind(bytes(point.disk_total));
+            });
+            insert.push(" ON CONFLICT (sandbox_id, at) DO NOTHING");
+            insert
+                .build()
+                .persistent(batch.len() == BATCH)
+                .execute(&self.writer)
+                .await
+                .map_err(query("add metrics"))?;
         }
-        tx.commit().await.map_err(query(action))
+        Ok(())
     }
 
     /// The samples of a sandbox from `from` to `to`, both inclusive, oldest first: one for

@@ -17,7 +17,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 3;
 /// Size of the write-ahead log from which it is carried over into the database.
-const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
+const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+/// What is kept of the log's file when it begins anew, so that its size tells how much
+/// there is to carry over.
+const KEPT_LOG_BYTES: &str = "1048576";
 
 /// The database. Clones share its connections.
 #[derive(Debug, Clone)]
@@ -58,7 +61,8 @@ impl Store {
     }
 
     /// Carries the write-ahead log over into the database once it has grown, without
-    /// holding up readers or the writer. Call it now and then; commits never do it.
+    /// holding up readers or the writer. Call it now and then; commits never do it, so
+    /// that none of them waits for the disk.
     ///
     /// # Errors
     /// [`StoreError::Query`] when the disk fails.
@@ -101,6 +105,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
         .pragma("wal_autocheckpoint", "0")
+        .pragma("journal_size_limit", KEPT_LOG_BYTES)
         .statement_cache_capacity(128)
         .optimize_on_close(false, None)
 }

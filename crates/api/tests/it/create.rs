@@ -200,6 +200,22 @@ async fn variables_that_no_process_can_have() {
 }
 
 #[tokio::test]
+async fn labels_and_settings_beyond_reason() {
+    let server = Server::start().await;
+    for (field, value) in [
+        ("metadata", json!({"a": "x".repeat(300 * 1024)})),
+        ("envVars", json!({"A": "x".repeat(2 * 1024 * 1024)})),
+        ("mcp", json!({"a": "x".repeat(2 * 1024 * 1024)})),
+    ] {
+        let body = json!({"templateID": "base", field: value});
+        let (status, message) = refusal(&server, "/v2/sandboxes", body).await;
+        assert_eq!(status, 400);
+        let text = format!("validation error: {field} must not be larger than ");
+        assert!(message.starts_with(&text), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn one_create_too_many_at_the_same_moment() {
     let limits = Limits {
         max_sandboxes: 5,

@@ -71,6 +71,9 @@ async fn what_a_retry_may_change_is_not_kept() {
     server.node.fail_next(Fault::Capacity);
     create(&server, "k", body).await.error(503);
     create(&server, "k", body).await.expect(201);
+    server.node.fail_next(Fault::Panic);
+    create(&server, "p", body).await.error(500);
+    create(&server, "p", body).await.expect(201);
     let missing = r#"{"templateID":"nope"}"#;
     create(&server, "m", missing).await.error(404);
     create(&server, "m", missing).await.error(404);
