@@ -325,7 +325,7 @@ fn odd_files() {
 #[test]
 fn large_files_do_not_fill_the_agent() {
     let sandbox = Sandbox::new();
-    let content: Vec<u8> = (0..64_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let content: Vec<u8> = (0..24_000_000_u32).map(|n| (n % 251) as u8).collect();
     assert_eq!(sandbox.upload("big", &content).status, 200);
     assert!(sandbox.get("/files?path=big").body == content);
     let packed = sandbox
@@ -342,8 +342,8 @@ fn large_files_do_not_fill_the_agent() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", sandbox.agent_pid())).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    // A debug build has large code pages; the content is thirty times this.
-    assert!(kib < 32 << 10, "{line}");
+    // Less than the content, with room for the code of a debug build.
+    assert!(kib < 16 << 10, "{line}");
 }
 
 #[test]
