@@ -1,6 +1,6 @@
 //! The object that holds what use cases need.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -70,6 +70,8 @@ pub struct Control {
     pub(crate) quota: Arc<Quota>,
     /// Ends that were told before their sandbox had a row.
     pub(crate) early_ends: Mutex<HashMap<SandboxId, (EndReason, Timestamp)>>,
+    /// Sandboxes found gone after a start, whose reason the node may still tell.
+    pub(crate) presumed: Mutex<HashSet<SandboxId>>,
     /// Sandboxes made since the last time the templates' counts were written.
     pub(crate) spawned: Mutex<HashMap<TemplateId, (u32, Timestamp)>>,
     /// Builds kept warm, by template.
@@ -86,8 +88,8 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    /// Joins database and node. Call [`bootstrap`](Self::bootstrap),
-    /// [`reconcile`](Self::reconcile) and [`run`](Self::run) before serving.
+    /// Joins database and node. Call [`bootstrap`](Self::bootstrap), [`run`](Self::run) and
+    /// [`reconcile`](Self::reconcile) before serving.
     #[must_use]
     pub fn new(config: ControlConfig, store: Store, node: Arc<dyn NodeHandle>) -> Arc<Self> {
         Arc::new(Self {
@@ -99,6 +101,7 @@ impl Control {
             builds: ResolveCache::default(),
             quota: Arc::default(),
             early_ends: Mutex::default(),
+            presumed: Mutex::default(),
             spawned: Mutex::default(),
             warm: Mutex::default(),
         })

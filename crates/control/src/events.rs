@@ -89,12 +89,24 @@ impl Control {
             }
             early.insert(id.clone(), (reason, at));
         }
-        let known = self.store.sandbox_end(id, reason, at).await?;
+        let known = if self.is_presumed(id) {
+            self.store.sandbox_correct_end(id, reason, at).await?;
+            true
+        } else {
+            self.store.sandbox_end(id, reason, at).await?
+        };
         self.quota.release(id);
         if known || self.store.sandbox_is_known(id).await? {
             self.take_early_end(id);
         }
         Ok(())
+    }
+
+    fn is_presumed(&self, id: &SandboxId) -> bool {
+        self.presumed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(id)
     }
 
     pub(crate) fn take_early_end(&self, id: &SandboxId) -> Option<(EndReason, Timestamp)> {

@@ -1,12 +1,13 @@
 //! After a start: what the database believes against what the node has.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 
 use jiff::Timestamp;
 use warren_cluster::NodeError;
 use warren_service::Chain;
 use warren_store::StoreError;
-use warren_types::EndReason;
+use warren_types::{EndReason, SandboxId};
 
 use crate::Control;
 
@@ -23,13 +24,19 @@ pub struct Reconciled {
 
 impl Control {
     /// Makes database and node agree. Call once, after the node has adopted what survived
-    /// and before serving.
+    /// and before serving, with [`run`](Self::run) going: ends that the node tells of
+    /// meanwhile have to be taken in.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn reconcile(&self) -> Result<Reconciled, StoreError> {
         self.store.idempotency_abandon().await?;
         let rows = self.store.sandbox_list_all_live().await?;
+        // Counted before the node is asked: whatever ends from here on is either missing
+        // in its answer or told later, and gives its place back.
+        for (id, team, _) in &rows {
+            self.quota.adopt(*team, id.clone());
+        }
         let mut there: HashMap<_, _> = self
             .node
             .list()
@@ -37,24 +44,17 @@ impl Control {
             .into_iter()
             .map(|view| (view.id.clone(), view))
             .collect();
-        let now = Timestamp::now();
         let mut result = Reconciled::default();
-        for (id, team, end_at) in rows {
+        for (id, _, end_at) in rows {
             match there.remove(&id) {
                 Some(view) => {
-                    self.quota.adopt(team, id.clone());
                     if view.end_at != end_at {
                         self.store.sandbox_set_end(&id, view.end_at).await?;
                     }
                     result.adopted += 1;
                 }
                 None => {
-                    let (reason, at) = if end_at <= now {
-                        (EndReason::TimedOut, end_at)
-                    } else {
-                        (EndReason::HostRestarted, now)
-                    };
-                    self.store.sandbox_end(&id, reason, at).await?;
+                    self.presume_ended(&id, end_at).await?;
                     result.ended += 1;
                 }
             }
@@ -73,5 +73,22 @@ impl Control {
             }
         }
         Ok(result)
+    }
+
+    /// Ends a row whose sandbox is gone. The reason is a guess that gives way to what the
+    /// node tells.
+    async fn presume_ended(&self, id: &SandboxId, end_at: Timestamp) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        let (reason, at) = if end_at <= now {
+            (EndReason::TimedOut, end_at)
+        } else {
+            (EndReason::HostRestarted, now)
+        };
+        if self.store.sandbox_end(id, reason, at).await? {
+            let mut presumed = self.presumed.lock().unwrap_or_else(PoisonError::into_inner);
+            presumed.insert(id.clone());
+        }
+        self.quota.release(id);
+        Ok(())
     }
 }

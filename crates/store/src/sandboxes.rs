@@ -269,6 +269,26 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Replaces the presumed end of a sandbox by what is known of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_correct_end(
+        &self,
+        id: &SandboxId,
+        reason: EndReason,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE sandboxes SET ended_at = $2, end_reason = $3 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(micros(at))
+            .bind(reason.as_str())
+            .execute(&self.writer)
+            .await
+            .map_err(query("correct end of sandbox"))?;
+        Ok(())
+    }
+
     /// Moves the end of a sandbox that has not ended.
     ///
     /// # Errors

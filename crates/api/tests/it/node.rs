@@ -91,16 +91,17 @@ impl FakeNode {
     /// Ends a sandbox by itself and tells.
     pub(crate) async fn die(&self, id: &SandboxId, reason: EndReason) {
         if self.living.lock().unwrap().remove(id).is_some() {
-            let at = Timestamp::now();
-            self.events
-                .send(NodeEvent::Ended {
-                    id: id.clone(),
-                    reason,
-                    at,
-                })
-                .await
-                .unwrap();
+            self.tell(id.as_str(), reason).await;
         }
+    }
+
+    /// Tells that a sandbox ended.
+    pub(crate) async fn tell(&self, id: &str, reason: EndReason) {
+        let (id, at) = (id.parse().unwrap(), Timestamp::now());
+        self.events
+            .send(NodeEvent::Ended { id, reason, at })
+            .await
+            .unwrap();
     }
 
     /// Ends what is due.

@@ -1,9 +1,13 @@
 //! Check 81 of the API contract: a server that starts again finds what is there.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::Request;
 use serde_json::json;
 use warren_cluster::{CreateSandbox, NodeHandle};
+use warren_store::Store;
+use warren_types::EndReason;
 
 use crate::server::Server;
 
@@ -41,7 +45,7 @@ async fn a_sandbox_that_nobody_was_told_of_is_taken_down() {
         .unwrap();
     let orphan = CreateSandbox {
         image,
-        timeout: std::time::Duration::from_secs(60),
+        timeout: Duration::from_secs(60),
         env: [].into(),
         access_token: None,
         network: warren_types::NetworkConfig::default(),
@@ -51,6 +55,33 @@ async fn a_sandbox_that_nobody_was_told_of_is_taken_down() {
     assert_eq!(server.node.count(), 1);
     let server = server.restart().await;
     assert_eq!(server.node.count(), 0);
+}
+
+#[tokio::test]
+async fn what_the_node_tells_of_an_end_counts_more_than_a_guess() {
+    let server = Server::start().await;
+    let id = server.create(json!({})).await;
+    server.node.lose(&id);
+    let server = server.restart().await;
+    let store = Store::open(&server.dir.path().join("warren.db"))
+        .await
+        .unwrap();
+    let reason = || async {
+        let record = store
+            .sandbox_get(server.team.id, &id.parse().unwrap())
+            .await
+            .unwrap();
+        record.unwrap().end_reason.unwrap()
+    };
+    assert_eq!(reason().await, "host_restarted");
+    server.node.tell(&id, EndReason::OutOfMemory).await;
+    for _ in 0..500 {
+        if reason().await == "out_of_memory" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the reason is still {}", reason().await);
 }
 
 #[tokio::test]

@@ -105,8 +105,8 @@ impl Server {
             .expect("a first key")
             .clear;
         control.register_build(base()).await.unwrap();
-        control.reconcile().await.unwrap();
         control.run();
+        control.reconcile().await.unwrap();
         let team = control.default_team().await.unwrap();
         let router = router(Arc::clone(&control), config);
         Self {
@@ -129,8 +129,8 @@ impl Server {
             "one key is enough"
         );
         control.register_build(base()).await.unwrap();
-        control.reconcile().await.unwrap();
         control.run();
+        control.reconcile().await.unwrap();
         let router = router(Arc::clone(&control), ApiConfig::default());
         Self {
             router,
