@@ -28,7 +28,7 @@ pub enum AuthError {
     #[error("Invalid API key format")]
     KeyFormat,
     /// Unknown or deleted.
-    #[error("Invalid API key, create one with the warren command line on the server.")]
+    #[error("Invalid API key, please use the one that this server wrote to its key file.")]
     Key,
     /// Unknown access token.
     #[error("Invalid access token")]

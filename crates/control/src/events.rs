@@ -89,8 +89,13 @@ impl Control {
             }
             early.insert(id.clone(), (reason, at));
         }
-        let known = if self.is_presumed(id) {
+        // The place is free before the end can be seen, and again below in case the create
+        // took it only now.
+        self.quota.release(id);
+        let is_presumed = self.lock_presumed().contains(id);
+        let known = if is_presumed {
             self.store.sandbox_correct_end(id, reason, at).await?;
+            self.lock_presumed().remove(id);
             true
         } else {
             self.store.sandbox_end(id, reason, at).await?
@@ -100,13 +105,6 @@ impl Control {
             self.take_early_end(id);
         }
         Ok(())
-    }
-
-    fn is_presumed(&self, id: &SandboxId) -> bool {
-        self.presumed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(id)
     }
 
     pub(crate) fn take_early_end(&self, id: &SandboxId) -> Option<(EndReason, Timestamp)> {
@@ -119,8 +117,8 @@ impl Control {
     /// Writes an end down that was told before the row was there.
     pub(crate) async fn apply_early_end(&self, id: &SandboxId) -> Result<(), StoreError> {
         if let Some((reason, at)) = self.take_early_end(id) {
-            self.store.sandbox_end(id, reason, at).await?;
             self.quota.release(id);
+            self.store.sandbox_end(id, reason, at).await?;
         }
         Ok(())
     }

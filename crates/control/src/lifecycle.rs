@@ -27,16 +27,16 @@ impl Control {
     /// # Errors
     /// [`SandboxError`]
     pub async fn kill(&self, caller: &Caller, id: &SandboxId) -> Result<(), SandboxError> {
-        self.live(caller, id).await?;
+        let record = self.live(caller, id).await?;
         match self.node.end(id, EndReason::Killed).await {
             // Somebody else is ending it: gone all the same.
             Ok(()) | Err(NodeError::Ending(_)) => {}
-            Err(error) => return Err(SandboxError::from_node(error)),
+            Err(error) => return Err(self.refused(&record, error).await),
         }
+        self.quota.release(id);
         self.store
             .sandbox_end(id, EndReason::Killed, Timestamp::now())
             .await?;
-        self.quota.release(id);
         Ok(())
     }
 
@@ -53,7 +53,7 @@ impl Control {
     ) -> Result<(), SandboxError> {
         let record = self.running(caller, id).await?;
         let end = capped(caller, &record, seconds)?;
-        self.move_end(id, Deadline::Set(end)).await?;
+        self.move_end(&record, Deadline::Set(end)).await?;
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl Control {
     ) -> Result<(), SandboxError> {
         let record = self.running(caller, id).await?;
         let end = capped(caller, &record, seconds.max(MIN_REFRESH_S))?;
-        self.move_end(id, Deadline::Extend(end)).await?;
+        self.move_end(&record, Deadline::Extend(end)).await?;
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Control {
         let mut record = self.live(caller, id).await?;
         let end = capped(caller, &record, seconds.unsigned_abs())?;
         if extends {
-            let view = self.move_end(id, Deadline::Extend(end)).await?;
+            let view = self.move_end(&record, Deadline::Extend(end)).await?;
             record.end_at = micros(view.end_at);
         }
         Ok(self.sandbox(record))
@@ -114,10 +114,9 @@ impl Control {
         let allow_internet = update.allow_internet.or(record.allow_internet);
         let settings = update.apply_to(current);
         let config = settings.check(allow_internet)?;
-        self.node
-            .set_egress(id, config.egress)
-            .await
-            .map_err(SandboxError::from_node)?;
+        if let Err(error) = self.node.set_egress(id, config.egress).await {
+            return Err(self.refused(&record, error).await);
+        }
         let stored = (!settings.is_empty()).then(|| settings.to_stored());
         self.store
             .sandbox_set_network(id, allow_internet, stored.as_deref())
@@ -150,14 +149,29 @@ impl Control {
         }
     }
 
-    async fn move_end(&self, id: &SandboxId, to: Deadline) -> Result<SandboxView, SandboxError> {
-        let view = self
-            .node
-            .set_deadline(id, to)
-            .await
-            .map_err(SandboxError::from_node)?;
-        self.store.sandbox_set_end(id, view.end_at).await?;
-        Ok(view)
+    async fn move_end(
+        &self,
+        record: &SandboxRecord,
+        to: Deadline,
+    ) -> Result<SandboxView, SandboxError> {
+        match self.node.set_deadline(&record.id, to).await {
+            Ok(view) => {
+                self.store.sandbox_set_end(&record.id, view.end_at).await?;
+                Ok(view)
+            }
+            Err(error) => Err(self.refused(record, error).await),
+        }
+    }
+
+    /// Sorts a node's refusal. A sandbox that the node does not know has ended; should its
+    /// word of that be lost, the row must not stay alive for ever.
+    async fn refused(&self, record: &SandboxRecord, error: NodeError) -> SandboxError {
+        if let NodeError::NotFound(id) = &error
+            && let Err(error) = self.presume_ended(id, record.end_at).await
+        {
+            return error.into();
+        }
+        SandboxError::from_node(error)
     }
 }
 

@@ -1,7 +1,7 @@
 //! After a start: what the database believes against what the node has.
 
-use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::collections::{HashMap, HashSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use warren_cluster::NodeError;
@@ -77,18 +77,28 @@ impl Control {
 
     /// Ends a row whose sandbox is gone. The reason is a guess that gives way to what the
     /// node tells.
-    async fn presume_ended(&self, id: &SandboxId, end_at: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn presume_ended(
+        &self,
+        id: &SandboxId,
+        end_at: Timestamp,
+    ) -> Result<(), StoreError> {
         let now = Timestamp::now();
         let (reason, at) = if end_at <= now {
             (EndReason::TimedOut, end_at)
         } else {
             (EndReason::HostRestarted, now)
         };
-        if self.store.sandbox_end(id, reason, at).await? {
-            let mut presumed = self.presumed.lock().unwrap_or_else(PoisonError::into_inner);
-            presumed.insert(id.clone());
-        }
         self.quota.release(id);
-        Ok(())
+        // Noted first, so that a word of the node that comes in between finds the note.
+        self.lock_presumed().insert(id.clone());
+        let ended = self.store.sandbox_end(id, reason, at).await;
+        if !matches!(ended, Ok(true)) {
+            self.lock_presumed().remove(id);
+        }
+        ended.map(|_| ())
+    }
+
+    pub(crate) fn lock_presumed(&self) -> MutexGuard<'_, HashSet<SandboxId>> {
+        self.presumed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -79,7 +79,7 @@ impl Store {
         Ok(())
     }
 
-    /// Closes all connections; what was committed is on disk afterwards.
+    /// Closes all connections once their queries are done.
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;

@@ -119,6 +119,32 @@ async fn a_sandbox_that_dies_disappears_and_frees_its_place() {
 }
 
 #[tokio::test]
+async fn a_sandbox_that_the_node_lost_does_not_keep_its_place() {
+    let limits = Limits {
+        max_sandboxes: 1,
+        ..Limits::default()
+    };
+    let server = Server::with(limits, ApiConfig::default()).await;
+    for call in ["kill", "timeout", "connect", "network"] {
+        let id = server.create(json!({})).await;
+        server.node.lose(&id);
+        let path = format!("/sandboxes/{id}");
+        let answer = match call {
+            "kill" => server.delete(&path).await,
+            "timeout" => {
+                server
+                    .post(&format!("{path}/timeout"), json!({"timeout": 9}))
+                    .await
+            }
+            "connect" => server.post(&format!("/v2{path}/connect"), json!({})).await,
+            _ => server.put(&format!("{path}/network"), json!({})).await,
+        };
+        answer.error(404);
+        assert!(server.listed("").await.is_empty(), "{call}");
+    }
+}
+
+#[tokio::test]
 async fn a_timeout_beyond_the_maximum_is_capped() {
     let server = Server::start().await;
     let id = server.create(json!({})).await;
