@@ -1,2 +1,71 @@
-//! warren
-fn main() {}
+//! Warren: a self-hosted sandbox cloud for AI agents. This binary is the server and the
+//! command line; it reads the configuration and joins the parts.
+
+mod cli;
+mod data;
+mod demo;
+mod doctor;
+mod edge;
+mod guest;
+mod up;
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+/// A request that failed.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    // The helper makes namespaces and must stay single-threaded: nothing else runs in it.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().as_deref() == Some(OsStr::new(warren_ns::HELPER_COMMAND)) {
+        return warren_ns::helper_main();
+    }
+    let result = match Cli::parse().command {
+        Command::Up(args) => up::run(*args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Demo(args) => demo::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        // A closed stderr leaves nobody to tell.
+        writeln!(std::io::stderr(), "error: {}", describe(&error)).ok();
+        ExitCode::from(FAILED)
+    })
+}
+
+/// The error, its causes, and then the hints that any of them carries.
+fn describe(error: &anyhow::Error) -> String {
+    let (mut text, mut hints) = (Vec::new(), Vec::new());
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        let mut lines = cause.lines();
+        text.extend(lines.next().map(str::to_owned));
+        hints.extend(lines.filter(|line| !line.is_empty()).map(str::to_owned));
+    }
+    let mut out = text.join(": ");
+    for hint in hints {
+        out.push('\n');
+        out.push_str(&hint);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn hints_come_after_the_causes() {
+        let error = Err::<(), _>(std::io::Error::other("it is broken"))
+            .context("open the door\nhint: knock")
+            .unwrap_err();
+        assert_eq!(describe(&error), "open the door: it is broken\nhint: knock");
+    }
+}

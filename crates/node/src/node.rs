@@ -212,28 +212,36 @@ impl<R: Runtime> Node<R> {
         running.then_some(entry.route)
     }
 
+    /// The running sandbox in a slot of the runtime.
+    #[must_use]
+    pub fn in_slot(&self, slot: u32) -> Option<SandboxId> {
+        self.context.registry.in_slot(slot)
+    }
+
+    /// Ends every sandbox, as the operator's wish.
+    pub async fn end_all(&self) {
+        let mut waiting = Vec::new();
+        for entry in self.context.registry.all() {
+            let (done, ended) = oneshot::channel();
+            let command = Command::End {
+                reason: EndReason::Evicted,
+                done,
+            };
+            if entry.commands.send(command).await.is_ok() {
+                waiting.push(ended);
+            }
+        }
+        for ended in waiting {
+            // An owner that drops its answer has ended the sandbox.
+            ended.await.ok();
+        }
+    }
+
     /// Stops the node: no creates, warm sandboxes destroyed, and running ones as `mode` says.
     pub async fn stop(&self, mode: StopMode) {
         self.pool.stop(STOP_LIMIT).await;
         if mode == StopMode::EndSandboxes {
-            let ends = self
-                .context
-                .registry
-                .all()
-                .into_iter()
-                .map(|entry| async move {
-                    let (done, ended) = oneshot::channel();
-                    let command = Command::End {
-                        reason: EndReason::Evicted,
-                        done,
-                    };
-                    if entry.commands.send(command).await.is_ok() {
-                        ended.await.ok();
-                    }
-                });
-            for end in ends.collect::<Vec<_>>() {
-                end.await;
-            }
+            self.end_all().await;
         }
         for (name, tasks) in [("owners", &self.owners), ("background", &self.background)] {
             let left = tasks.stop(STOP_LIMIT).await;

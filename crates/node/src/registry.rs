@@ -32,6 +32,7 @@ pub(crate) struct Registered {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) view: watch::Receiver<SandboxView>,
     pub(crate) log_path: PathBuf,
+    pub(crate) slot: u32,
     pub(crate) route: RouteFacts,
 }
 
@@ -71,6 +72,14 @@ impl Registry {
             .values()
             .cloned()
             .collect()
+    }
+
+    pub(crate) fn in_slot(&self, slot: u32) -> Option<SandboxId> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries
+            .iter()
+            .find(|(_, entry)| entry.slot == slot)
+            .map(|(id, _)| id.clone())
     }
 
     pub(crate) fn len(&self) -> usize {

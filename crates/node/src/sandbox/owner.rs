@@ -106,6 +106,7 @@ impl<S: Sandbox> Owner<S> {
                 commands: sender,
                 view: viewers,
                 log_path: sandbox.log_path(),
+                slot: entry.runtime.slot,
                 route: RouteFacts {
                     dial: sandbox.dialer(),
                     run: run.clone(),

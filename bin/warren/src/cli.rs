@@ -1,0 +1,184 @@
+//! The command-line grammar. Every flag of the server can be set by an environment
+//! variable of the same name; flags win.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A self-hosted sandbox cloud for AI agents, compatible with the E2B SDKs.
+#[derive(Debug, Parser)]
+#[command(name = "warren", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the server in the foreground.
+    Up(Box<Up>),
+    /// Check this machine and say how to fix what is missing.
+    Doctor(Doctor),
+    /// Drive a sandbox through a running server and show the latency of each step.
+    Demo(Demo),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Directory that holds everything the server keeps.
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+
+    /// Address of the one port for API and sandbox traffic.
+    #[arg(
+        long,
+        env = "WARREN_LISTEN",
+        default_value = "127.0.0.1:3000",
+        value_name = "ADDR:PORT"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Write an API key to this file (mode 0600); an existing valid key in it is kept.
+    #[arg(long, env = "WARREN_API_KEY_FILE", value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+
+    /// Directory of unpacked template layers. Layers are immutable and named by content,
+    /// so several servers may share it [default: layers/ in the data directory].
+    #[arg(long, env = "WARREN_LAYERS_DIR", value_name = "DIR")]
+    pub(crate) layers_dir: Option<PathBuf>,
+
+    /// Domain under which sandboxes are reached as PORT-ID.DOMAIN, with a port unless it
+    /// is 443 [default: localhost and the port listened on].
+    #[arg(long, env = "WARREN_DOMAIN", value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+
+    /// Debian mirror that the base template is made from.
+    #[arg(long, env = "WARREN_DEBIAN_MIRROR", value_name = "URL")]
+    pub(crate) debian_mirror: Option<String>,
+
+    /// Booted sandboxes kept waiting for a create; more follow demand. 0 turns them off.
+    #[arg(long, env = "WARREN_WARM", default_value_t = 8, value_name = "N")]
+    pub(crate) warm: usize,
+
+    /// Prepared slots (namespaces, network, cgroups, disk) kept waiting for a boot.
+    #[arg(long, env = "WARREN_SLOTS", default_value_t = 16, value_name = "N")]
+    pub(crate) slots: usize,
+
+    /// Highest number of sandboxes of a team at a time.
+    #[arg(
+        long,
+        env = "WARREN_MAX_SANDBOXES",
+        default_value_t = 1000,
+        value_name = "N"
+    )]
+    pub(crate) max_sandboxes: u32,
+
+    /// Longest life of a sandbox in hours.
+    #[arg(
+        long,
+        env = "WARREN_MAX_HOURS",
+        default_value_t = 24,
+        value_name = "HOURS"
+    )]
+    pub(crate) max_hours: u32,
+
+    /// CPUs of a sandbox of the base template.
+    #[arg(long, env = "WARREN_BASE_CPUS", default_value_t = 2, value_name = "N")]
+    pub(crate) base_cpus: u32,
+
+    /// Memory of a sandbox of the base template in MiB.
+    #[arg(
+        long,
+        env = "WARREN_BASE_MEMORY_MIB",
+        default_value_t = 1024,
+        value_name = "MIB"
+    )]
+    pub(crate) base_memory_mib: u32,
+
+    /// Disk of a sandbox of the base template in MiB.
+    #[arg(
+        long,
+        env = "WARREN_BASE_DISK_MIB",
+        default_value_t = 10_240,
+        value_name = "MIB"
+    )]
+    pub(crate) base_disk_mib: u32,
+
+    /// Let sandboxes reach this private range, which is blocked by default. Repeatable.
+    #[arg(
+        long,
+        env = "WARREN_ALLOW_EGRESS",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub(crate) allow_egress: Vec<String>,
+
+    /// End all sandboxes when the server stops, instead of leaving them running for the
+    /// next start.
+    #[arg(long, env = "WARREN_END_SANDBOXES")]
+    pub(crate) end_sandboxes: bool,
+
+    /// Log as JSON lines.
+    #[arg(long, env = "WARREN_LOG_JSON")]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Directory that the server would keep its data in.
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+
+    /// Address that the server would listen on.
+    #[arg(
+        long,
+        env = "WARREN_LISTEN",
+        default_value = "127.0.0.1:3000",
+        value_name = "ADDR:PORT"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Print the checks as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// URL of the server's API.
+    #[arg(
+        long,
+        env = "E2B_API_URL",
+        default_value = "http://127.0.0.1:3000",
+        value_name = "URL"
+    )]
+    pub(crate) api_url: String,
+
+    /// URL that sandboxes are reached at [default: the API's].
+    #[arg(long, env = "E2B_SANDBOX_URL", value_name = "URL")]
+    pub(crate) sandbox_url: Option<String>,
+
+    /// API key [default: that in the data directory of a server on this machine].
+    #[arg(long, env = "E2B_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+
+    /// Data directory of the server, to read its API key from.
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+}

@@ -1,0 +1,131 @@
+//! The data directory: held by one server at a time, and the secrets in it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use rand::Rng;
+use rustix::fs::{FlockOperation, flock};
+use warren_service::Secret;
+
+/// The data directory, locked for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens and locks the directory, making it if needed.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| {
+                format!(
+                    "create the data directory {}\nhint: choose another with --data-dir",
+                    path.display()
+                )
+            })?;
+        let path = path.canonicalize()?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+                "another server uses the data directory {}\nhint: stop it, or choose another directory with --data-dir",
+                path.display()
+            ),
+            Err(error) => Err(error).context("lock the data directory"),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The key that sandbox tokens are derived from, made on first start.
+    pub(crate) fn token_key(&self) -> anyhow::Result<Secret> {
+        let path = self.path.join("secrets.key");
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let key = text.trim();
+                if key.len() != 64 || !key.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    bail!(
+                        "{} does not hold a key of 64 hexadecimal digits\nhint: restore it from a backup; without it the tokens of running sandboxes change",
+                        path.display()
+                    );
+                }
+                Ok(Secret::new(key.to_owned()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = hex::encode(rand::rng().random::<[u8; 32]>());
+                write_secret(&path, &key)?;
+                Ok(Secret::new(key))
+            }
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+}
+
+/// Writes a secret to a file that only its owner may read, whole or not at all.
+pub(crate) fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || -> io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_key_is_made_once_and_only_its_owner_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("d")).unwrap();
+        let key = data.token_key().unwrap();
+        assert!(key.matches(data.token_key().unwrap().expose()));
+        let mode = fs::metadata(data.path().join("secrets.key"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(data.path().join("secrets.key"), "short").unwrap();
+        assert!(
+            data.token_key()
+                .unwrap_err()
+                .to_string()
+                .contains("64 hexadecimal digits")
+        );
+    }
+
+    #[test]
+    fn a_second_server_is_refused_with_the_fix() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("another server") && error.contains("hint:"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! Joins the edge with the node: where the proxy finds sandboxes, and which of the two
+//! edges (API or proxy) a request on the shared port belongs to.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::net::TcpStream;
+use warren_node::{Node, RouteFacts};
+use warren_proxy::{Ask, Dial, Resolution, Route, RouteSource};
+use warren_runtime::Runtime;
+use warren_service::Secret;
+use warren_types::SandboxId;
+
+/// The sandboxes of the node in this process.
+#[derive(Debug)]
+pub(crate) struct LocalRoutes<R: Runtime> {
+    node: Arc<Node<R>>,
+    /// One route per run, so that its requests are counted together.
+    routes: Mutex<HashMap<SandboxId, Arc<Route>>>,
+}
+
+impl<R: Runtime> LocalRoutes<R> {
+    pub(crate) fn new(node: Arc<Node<R>>) -> Self {
+        Self {
+            node,
+            routes: Mutex::default(),
+        }
+    }
+
+    fn route(&self, id: &SandboxId, facts: RouteFacts) -> Arc<Route> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.get(id).filter(|route| !route.run.is_cancelled()) {
+            return Arc::clone(route);
+        }
+        routes.retain(|_, route| !route.run.is_cancelled());
+        let mut route = Route::new(Arc::new(LocalDial(facts.dial)), facts.run);
+        route.traffic_access_token = facts.network.traffic_access_token.clone().map(Secret::new);
+        route.mask_request_host = facts.network.mask_request_host.clone();
+        route.https_ports = facts.network.https_ports.clone();
+        let route = Arc::new(route);
+        routes.insert(id.clone(), Arc::clone(&route));
+        route
+    }
+}
+
+#[async_trait]
+impl<R: Runtime> RouteSource for LocalRoutes<R> {
+    async fn resolve(&self, id: &SandboxId, _ask: &Ask<'_>) -> Resolution {
+        match self.node.route(id) {
+            Some(facts) => Resolution::Route(self.route(id, facts)),
+            None => Resolution::NotFound,
+        }
+    }
+}
+
+/// The runtime's way into a sandbox, as the proxy wants it.
+#[derive(Debug)]
+struct LocalDial(Arc<dyn warren_runtime::Dial>);
+
+impl Dial for LocalDial {
+    fn dial(&self, port: u16) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>> {
+        self.0.dial(port)
+    }
+}

@@ -1,0 +1,390 @@
+//! `warren up`: joins the parts into a server and runs it until a signal.
+
+use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use warren_api::ApiConfig;
+use warren_cluster::NodeHandle;
+use warren_control::{BuildSpec, Control, ControlConfig, Limits};
+use warren_node::services::{Dns, Events};
+use warren_node::{Node, NodeConfig, StopMode, WarmConfig};
+use warren_ns::{NsConfig, NsRuntime, SERVICE_ADDRESS};
+use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
+use warren_service::{CancellationToken, Secret, Tasks};
+use warren_store::Store;
+use warren_template::{LayerStore, base};
+use warren_types::Resources;
+
+use crate::cli::Up;
+use crate::data::{DataDir, write_secret};
+use crate::edge::LocalRoutes;
+use crate::guest;
+
+/// Requests in flight get this long when the server stops; a second signal cuts them.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Background work gets this long.
+const STOP: Duration = Duration::from_secs(10);
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+const DNS_PORT: u16 = 53;
+const EVENTS_PORT: u16 = 80;
+
+/// Runs the server.
+pub(crate) fn run(args: Up) -> anyhow::Result<ExitCode> {
+    init_logging(args.log_json);
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "sandboxes need root\nhint: run it with sudo"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(start(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init_logging(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WARREN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    if json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+}
+
+/// Says something to the person at the terminal. Nobody to hear it is no failure.
+fn say(text: &str) {
+    writeln!(std::io::stderr(), "{text}").ok();
+}
+
+async fn start(args: Up) -> anyhow::Result<()> {
+    // Bound first: a taken port is the cheapest failure, and it must not cost anything.
+    let listener = bind(args.listen).await?;
+    let listen = listener.local_addr()?;
+    let data = DataDir::open(&args.data_dir)?;
+    let agent = guest::unpack(data.path())?;
+    let layers_dir = args
+        .layers_dir
+        .clone()
+        .unwrap_or_else(|| data.path().join("layers"));
+    let (layers, base_layer) = prepare_base(&layers_dir, args.debian_mirror.as_deref()).await?;
+    let store = Store::open(&data.path().join("warren.db")).await?;
+
+    let runtime = Arc::new(NsRuntime::open(NsConfig {
+        data_dir: data.path().to_owned(),
+        helper: std::env::current_exe().context("find this program")?,
+        prepared: args.slots,
+        allowed_egress: args.allow_egress.clone(),
+    })?);
+    let services = Tasks::new();
+    let node = Arc::new(
+        Node::start(
+            node_config(&args, &data, layers.dir(), agent),
+            Arc::clone(&runtime),
+        )
+        .await?,
+    );
+    runtime.start_preparing();
+    serve_guests(&runtime, &node, &services)?;
+
+    let domain = args
+        .domain
+        .clone()
+        .unwrap_or_else(|| default_domain(listen));
+    let config = ControlConfig {
+        domain: Some(domain),
+        limits: Limits {
+            max_sandboxes: args.max_sandboxes,
+            max_length: Duration::from_secs(u64::from(args.max_hours) * 3600),
+        },
+        retention: RETENTION,
+        ..ControlConfig::new(data.token_key()?)
+    };
+    let handle: Arc<dyn NodeHandle> = Arc::clone(&node) as _;
+    let control = Control::new(config, store, handle);
+    let made = control.bootstrap().await?;
+    control.run();
+    let reconciled = control.reconcile().await?;
+    tracing::info!(?reconciled, "compared the database with the node");
+    control.register_build(base_spec(&args, base_layer)).await?;
+    let key = keep_key(&args, &data, &control, made.map(|key| key.clear)).await?;
+
+    announce(listen, &key);
+    let routes = Arc::new(LocalRoutes::new(Arc::clone(&node)));
+    let proxy = Proxy::new(routes, ProxyConfig::default());
+    let api = warren_api::router(Arc::clone(&control), ApiConfig::default());
+    let edge = Edge {
+        proxy: proxy.clone(),
+        api: TowerToHyperService::new(api),
+    };
+
+    let stop = CancellationToken::new();
+    let serving = serve(
+        listener,
+        edge,
+        stop.clone(),
+        ListenerConfig {
+            drain_timeout: DRAIN,
+            ..ListenerConfig::default()
+        },
+    );
+    tokio::pin!(serving);
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        _ = &mut serving => {}
+        () = signals.next() => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    let mode = if args.end_sandboxes {
+        StopMode::EndSandboxes
+    } else {
+        StopMode::KeepSandboxes
+    };
+    if mode == StopMode::EndSandboxes {
+        // Streams of sandboxes that are about to end would only delay it.
+        tokio::select! {
+            () = async { node.end_all().await } => {}
+            () = signals.next() => {}
+        }
+    }
+    tokio::select! {
+        _ = async { tokio::join!(&mut serving, proxy.drain(DRAIN)) } => {}
+        () = signals.next() => tracing::warn!("cutting requests in flight"),
+    }
+    node.stop(mode).await;
+    control.stop(STOP).await;
+    services.stop(STOP).await;
+    Ok(())
+}
+
+async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| {
+        format!(
+            "listen on {listen}\nhint: find who uses the port with `ss -ltnp sport = :{}`, or choose another with --listen",
+            listen.port()
+        )
+    })
+}
+
+/// The domain that SDKs build sandbox host names from. `*.localhost` is loopback.
+fn default_domain(listen: SocketAddr) -> String {
+    let host = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_loopback() || ip.is_unspecified() => "localhost".to_owned(),
+        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unspecified() => "localhost".to_owned(),
+        ip => format!("{}.nip.io", ip.to_string().replace(':', "-")),
+    };
+    format!("{host}:{}", listen.port())
+}
+
+/// Makes the base template if it is not there.
+async fn prepare_base(
+    layers_dir: &Path,
+    mirror: Option<&str>,
+) -> anyhow::Result<(LayerStore, String)> {
+    let layers = LayerStore::open(layers_dir)?;
+    let mut recipe = base::Recipe::default();
+    if let Some(mirror) = mirror {
+        mirror.clone_into(&mut recipe.mirror);
+    }
+    let building = layers.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        base::ensure(&building, &recipe, |progress| match progress {
+            base::Progress::Started => {
+                say(
+                    "Making the base template from Debian packages. This takes about a minute, once.",
+                );
+            }
+            base::Progress::Line(line) if line.starts_with("I: ") => say(&format!("  {line}")),
+            base::Progress::Line(_) => {}
+            base::Progress::Finished => say("The base template is ready."),
+        })
+    });
+    let digest = made.await.context("make the base template")??;
+    Ok((layers, digest))
+}
+
+fn node_config(args: &Up, data: &DataDir, layers_dir: &Path, agent: PathBuf) -> NodeConfig {
+    NodeConfig {
+        data_dir: data.path().to_owned(),
+        layers_dir: layers_dir.to_owned(),
+        agent,
+        events_address: format!("http://{SERVICE_ADDRESS}"),
+        sample_every: SAMPLE_EVERY,
+        log_retention: RETENTION,
+        warm: WarmConfig {
+            floor: args.warm,
+            ceiling: args.warm.max(WarmConfig::default().ceiling),
+            ..WarmConfig::default()
+        },
+    }
+}
+
+fn base_spec(args: &Up, layer: String) -> BuildSpec {
+    BuildSpec {
+        alias: "base".to_owned(),
+        public: true,
+        layers: vec![layer],
+        env: std::collections::BTreeMap::new(),
+        default_user: "user".to_owned(),
+        default_workdir: None,
+        resources: Resources {
+            cpu_count: args.base_cpus,
+            memory_mib: args.base_memory_mib,
+            disk_mib: args.base_disk_mib,
+            ..Resources::default()
+        },
+        warm: true,
+    }
+}
+
+/// Serves names and the events service to sandboxes.
+fn serve_guests(
+    runtime: &Arc<NsRuntime>,
+    node: &Arc<Node<NsRuntime>>,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let dns = Dns::new("/etc/resolv.conf".into()).context(
+        "find the host's name servers\nhint: put a nameserver line into /etc/resolv.conf",
+    )?;
+    let udp = runtime
+        .bind_udp(DNS_PORT)
+        .context("serve names to sandboxes")?;
+    let tcp = runtime
+        .bind_tcp(DNS_PORT)
+        .context("serve names to sandboxes")?;
+    let events = runtime
+        .bind_tcp(EVENTS_PORT)
+        .context("serve events to sandboxes")?;
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    events.set_nonblocking(true)?;
+    tasks.spawn(
+        dns.clone()
+            .serve_udp(tokio::net::UdpSocket::from_std(udp)?, tasks.clone()),
+    );
+    tasks.spawn(dns.serve_tcp(TcpListener::from_std(tcp)?, tasks.clone()));
+    let (runtime, node) = (Arc::clone(runtime), Arc::clone(node));
+    let who_is = Events::new(move |address| node.in_slot(runtime.slot_of(address)?));
+    tasks.spawn(who_is.serve(TcpListener::from_std(events)?, tasks.clone()));
+    Ok(())
+}
+
+/// Makes sure that the key file holds a key that is valid, and returns the key.
+async fn keep_key(
+    args: &Up,
+    data: &DataDir,
+    control: &Control,
+    made: Option<Secret>,
+) -> anyhow::Result<Secret> {
+    let own = data.path().join("api-key");
+    let mut key = made;
+    for path in [Some(&own), args.api_key_file.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        let kept = std::fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned());
+        let kept = match kept {
+            Some(text) if control.authenticate_key(&text).await.is_ok() => Some(Secret::new(text)),
+            _ => None,
+        };
+        match (kept, &key) {
+            (Some(kept), None) => key = Some(kept),
+            (Some(_), Some(_)) => {}
+            (None, Some(key)) => write_secret(path, key.expose())?,
+            (None, None) => {
+                let team = control.default_team().await?;
+                let fresh = control.key_create(team.id, "default").await?.clear;
+                write_secret(path, fresh.expose())?;
+                key = Some(fresh);
+            }
+        }
+    }
+    key.context("no API key")
+}
+
+/// Tells how to use the server. The key goes to a terminal only: logs are kept.
+fn announce(listen: SocketAddr, key: &Secret) {
+    let host = if listen.ip().is_unspecified() {
+        "localhost".to_owned()
+    } else {
+        listen.ip().to_string()
+    };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
+    let url = format!("http://{host}:{}", listen.port());
+    let mut out = std::io::stdout().lock();
+    let shown = format!(
+        "Warren is ready at {url}\n\n  export E2B_API_URL={url}\n  export E2B_SANDBOX_URL={url}\n  export E2B_API_KEY={}\n",
+        key.expose()
+    );
+    // Nobody to read it is no failure.
+    writeln!(out, "{shown}").ok();
+}
+
+/// Which edge a request on the one port belongs to.
+#[derive(Debug, Clone)]
+struct Edge {
+    proxy: Proxy,
+    api: TowerToHyperService<axum::Router>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Edge {
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if is_sandbox_traffic(&request) {
+            let proxy = self.proxy.clone();
+            Box::pin(async move { Ok(proxy.serve_request(request).await.map(Body::new)) })
+        } else {
+            Box::pin(hyper::service::Service::call(&self.api, request))
+        }
+    }
+}
+
+/// The signals that stop the server.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
