@@ -1,0 +1,76 @@
+//! The end-to-end suites: official clients against a server made for the run.
+
+mod clients;
+mod server;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::run::{command, run, workspace};
+use crate::{base, host, up};
+
+pub(crate) use clients::Clients;
+use server::Server;
+
+/// Installs the clients in the cache.
+pub(crate) fn prepare() -> Result<Clients> {
+    host::install(&[host::SERVER, host::SUITES])?;
+    Clients::install()
+}
+
+/// Starts a server, runs every suite against it and stops it. All suites run even if one
+/// fails; the first failure is the result.
+pub(crate) fn run_e2e(clients: &Clients) -> Result<()> {
+    base::ensure()?;
+    up::build()?;
+    let scratch = tempfile::Builder::new()
+        .prefix("warren-e2e-")
+        .tempdir()
+        .context("make a directory for the server")?;
+    let server = Server::start(scratch.path(), &base::layers_dir())?;
+    let outcome = suites(clients, &server);
+    server.stop()?;
+    outcome
+}
+
+fn suites(clients: &Clients, server: &Server) -> Result<()> {
+    let python = clients.python();
+    let suite = |program: &Path, args: &[&str]| {
+        let mut suite = command(program, args);
+        suite.envs(server.environment());
+        suite.envs(clients.environment()?);
+        run(suite)
+    };
+    let tests = workspace().join("tests/e2e");
+    let in_tests = |name: &str| tests.join(name).to_string_lossy().into_owned();
+    let in_python = in_tests("python");
+    let examples = in_tests("docs/run_examples.py");
+    let node_dir = clients.link_node_modules(&tests.join("js"))?;
+    let node_dir = node_dir.to_string_lossy();
+    let mut javascript = vec!["--test".to_owned()];
+    javascript.extend(javascript_tests(&tests.join("js"))?);
+    let javascript: Vec<&str> = javascript.iter().map(String::as_str).collect();
+    let outcomes = [
+        suite(python, &["-m", "pytest", "-n", "4", &in_python]),
+        suite(python, &["-m", "pytest", "-m", "alone", &in_python]),
+        suite(clients.node(), &javascript),
+        suite(python, &["-m", "pytest", &in_tests("docs")]),
+        suite(python, &[&examples, "--node-dir", &node_dir]),
+    ];
+    outcomes.into_iter().collect()
+}
+
+/// The files of the suite, named one by one: how `node --test` takes a directory differs
+/// between its versions.
+fn javascript_tests(dir: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry?.path().to_string_lossy().into_owned();
+        if path.ends_with(".test.mjs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,35 @@
+//! `cargo xtask test`: every test there is.
+
+use anyhow::Result;
+
+use crate::run::{cargo, command, run, say, succeeds};
+use crate::{base, e2e, host, up};
+
+/// Prepares the machine, then runs the tests of the workspace and the end-to-end suites.
+pub(crate) fn test() -> Result<()> {
+    host::install(&[host::SERVER, host::SUITES])?;
+    host::add_musl_target();
+    // Made first: a machine that can't is told at once, not after half an hour.
+    base::ensure()?;
+    let clients = e2e::prepare()?;
+    workspace_tests()?;
+    up::build()?;
+    e2e::run_e2e(&clients)
+}
+
+fn workspace_tests() -> Result<()> {
+    if succeeds(command("cargo-nextest", ["--version"])) {
+        run(cargo(["nextest", "run", "--workspace", "--locked"]))?;
+    } else {
+        say("cargo-nextest is not installed; using cargo test");
+        run(cargo([
+            "test",
+            "--workspace",
+            "--locked",
+            "--lib",
+            "--bins",
+            "--tests",
+        ]))?;
+    }
+    run(cargo(["test", "--workspace", "--locked", "--doc"]))
+}
