@@ -9,6 +9,7 @@ mod api;
 mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod ns;
 
 pub use api::{AgentSpec, BootSpec, Dial, ExitCause, Record, Runtime, Sandbox, SweepReport, Usage};
 pub use error::{AdoptError, RuntimeError};

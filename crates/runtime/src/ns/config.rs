@@ -1,0 +1,17 @@
+//! Settings of the namespace runtime.
+
+use std::path::PathBuf;
+
+/// Settings of the namespace runtime.
+#[derive(Debug, Clone)]
+pub struct NsConfig {
+    /// Where disks are kept; also what names the instance. One process may serve it.
+    pub data_dir: PathBuf,
+    /// Program that, started with [`super::HELPER_COMMAND`], calls [`super::helper_main`]
+    /// before anything else, while it has a single thread.
+    pub helper: PathBuf,
+    /// Shims and disks to keep prepared. A boot beyond them waits for one to be made.
+    pub prepared: usize,
+    /// Networks in CIDR notation that sandboxes may reach although they are not public.
+    pub allowed_egress: Vec<String>,
+}

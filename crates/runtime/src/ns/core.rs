@@ -1,0 +1,78 @@
+//! What the parts of a running runtime share.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::cgroup::Cgroups;
+use super::config::NsConfig;
+use super::disk::Disks;
+use super::instance::Instance;
+use super::net::Network;
+use super::parts::{Guarded, Janitor, Parts};
+use super::shims::Helper;
+use super::slot::Slots;
+use super::step::Step;
+use super::worker::Worker;
+use crate::RuntimeError;
+
+/// Shared by the runtime, its sandboxes and its threads.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: NsConfig,
+    pub(crate) instance: Instance,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) network: Arc<Network>,
+    pub(crate) disks: Arc<Disks>,
+    pub(crate) slots: Arc<Mutex<Slots>>,
+    pub(crate) janitor: Janitor,
+    /// Threads that join roots: they keep capabilities while they change their identity.
+    pub(crate) launchers: Worker<()>,
+    pub(crate) helper: Mutex<Option<Helper>>,
+    pub(crate) fail_at: Mutex<Option<Step>>,
+    pub(crate) _lock: Arc<File>,
+}
+
+impl Core {
+    pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn guard(&self, parts: Parts) -> Guarded {
+        Guarded::new(parts, self.janitor.clone())
+    }
+
+    /// Fails once if a test asked for it at this step.
+    pub(crate) fn check(&self, step: Step) -> Result<(), RuntimeError> {
+        let mut wanted = self.fail_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if *wanted == Some(step) {
+            *wanted = None;
+            return Err(step.failed(io::Error::other("asked to fail")));
+        }
+        Ok(())
+    }
+
+    /// Asks the helper for something; starts a new one when it has died.
+    pub(crate) fn ask_helper<T>(&self, ask: impl Fn(&Helper) -> io::Result<T>) -> io::Result<T> {
+        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*helper {
+            match ask(running) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::UnexpectedEof
+                            | io::ErrorKind::BrokenPipe
+                            | io::ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    tracing::warn!(%error, "the helper died; starting another");
+                }
+                other => return other,
+            }
+        }
+        let fresh = Helper::start(&self.config.helper)?;
+        let answer = ask(&fresh);
+        *helper = Some(fresh);
+        answer
+    }
+}

@@ -1,0 +1,298 @@
+//! The router namespace and the threads that work in network namespaces.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use warren_sys::netlink::{Socket, rtnl};
+use warren_sys::netns;
+
+use super::super::instance::Instance;
+use super::super::shim::GUEST_LINK;
+use super::super::slot::Slot;
+use super::super::worker::Worker;
+use super::{host, rules};
+
+/// Address of the services that the node offers to sandboxes: name resolution and events.
+pub(crate) const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The router's end of the link to the host.
+pub(super) const UPLINK: &str = "up0";
+
+/// Sockets of the thread that lives in the router.
+#[derive(Debug)]
+struct Sockets {
+    route: Socket,
+    firewall: Socket,
+}
+
+/// The network of an instance.
+#[derive(Debug)]
+pub(crate) struct Network {
+    instance: Instance,
+    pin: PathBuf,
+    netns: Arc<OwnedFd>,
+    mtu: u32,
+    /// One long-lived socket each: closing a firewall socket after a removal waits for a
+    /// grace period of the kernel.
+    router: Worker<Sockets>,
+    visitor: Worker<()>,
+}
+
+impl Network {
+    /// Makes the network, or takes over what an earlier process of this instance left.
+    /// `denied` are the slots that may not leave.
+    pub(crate) fn open(
+        instance: &Instance,
+        allowed: &[String],
+        denied: &[Slot],
+    ) -> io::Result<Self> {
+        let pin = instance.run_dir().join("netns");
+        let network = Self::pinned(instance, &pin).and_then(|(netns, fresh)| {
+            Self::with_router(instance, &pin, netns, fresh, (allowed, denied))
+        });
+        if network.is_err() {
+            // The first failure is the one to tell.
+            let _ = release(instance, &pin);
+        }
+        network
+    }
+
+    fn pinned(instance: &Instance, pin: &Path) -> io::Result<(OwnedFd, bool)> {
+        fs::create_dir_all(instance.run_dir())?;
+        match File::open(pin) {
+            Ok(file) if is_namespace(&file) => return Ok((file.into(), false)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                File::create(pin)?;
+            }
+            Err(error) => return Err(error),
+        }
+        let pin = pin.to_owned();
+        let made = std::thread::spawn(move || {
+            netns::enter_new()?;
+            mount_bind("/proc/thread-self/ns/net", &pin)?;
+            netns::current()
+        });
+        let netns = made
+            .join()
+            .map_err(|_| io::Error::other("thread panicked"))??;
+        Ok((netns, true))
+    }
+
+    fn with_router(
+        instance: &Instance,
+        pin: &Path,
+        netns: OwnedFd,
+        fresh: bool,
+        (allowed, denied): (&[String], &[Slot]),
+    ) -> io::Result<Self> {
+        let netns = Arc::new(netns);
+        let inside = Arc::clone(&netns);
+        let router = Worker::start("warren-router", 1, move || {
+            netns::enter(inside.as_fd())?;
+            Ok(Sockets {
+                route: Socket::route()?,
+                firewall: Socket::netfilter()?,
+            })
+        })?;
+        let visitor = Worker::start("warren-visitor", 1, || Ok(()))?;
+        let mtu = host::mtu();
+        let network = Self {
+            instance: instance.clone(),
+            pin: pin.to_owned(),
+            netns,
+            mtu,
+            router,
+            visitor,
+        };
+        let denied: Vec<_> = denied.iter().map(|slot| slot.address()).collect();
+        let text = rules::router(allowed, &denied);
+        network
+            .router
+            .run_blocking(move |_| host::load_rules(&text))?;
+        let link = instance.link();
+        if fresh || rtnl::index_of(&link).is_err() {
+            network.connect(&link)?;
+        }
+        host::forwarding_acquire(instance.name())?;
+        let router_address = network.uplink_addresses()?.1;
+        host::load_rules(&rules::host(instance.name(), &link, router_address))?;
+        Ok(network)
+    }
+
+    /// Host's and router's address of the uplink.
+    fn uplink_addresses(&self) -> io::Result<(Ipv4Addr, Ipv4Addr)> {
+        let text = fs::read_to_string(self.instance.run_dir().join("uplink"))?;
+        let network: Ipv4Addr = text.trim().parse().map_err(io::Error::other)?;
+        let at = |offset| Ipv4Addr::from_bits(network.to_bits() + offset);
+        Ok((at(1), at(2)))
+    }
+
+    /// Makes the uplink and sets up the router's own links.
+    fn connect(&self, link: &str) -> io::Result<()> {
+        let network = host::free_network(self.instance.seed())?;
+        fs::write(self.instance.run_dir().join("uplink"), network.to_string())?;
+        let (host_address, router_address) = self.uplink_addresses()?;
+        let mut on_host = Socket::route()?;
+        on_host.veth_create(
+            rtnl::End {
+                name: link,
+                netns: None,
+            },
+            rtnl::End {
+                name: UPLINK,
+                netns: Some(self.netns.as_fd()),
+            },
+            self.mtu,
+        )?;
+        on_host.address_add(rtnl::index_of(link)?, host_address, 30)?;
+        // Nothing on this link speaks IPv6.
+        disable_ipv6(link)?;
+        self.router.run_blocking(move |sockets| {
+            disable_ipv6("all")?;
+            disable_ipv6("default")?;
+            fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            let uplink = rtnl::index_of(UPLINK)?;
+            let route = &mut sockets.route;
+            route.link_up(rtnl::LOOPBACK)?;
+            route.address_add(rtnl::LOOPBACK, SERVICE_ADDRESS, 32)?;
+            route.link_up(uplink)?;
+            route.address_add(uplink, router_address, 30)?;
+            route.route_add((Ipv4Addr::UNSPECIFIED, 0), host_address, uplink)
+        })
+    }
+
+    /// Links a sandbox's namespace to the router.
+    pub(crate) fn link(&self, slot: Slot, sandbox: Arc<OwnedFd>) -> io::Result<()> {
+        let mtu = self.mtu;
+        self.router.run_blocking(move |sockets| {
+            let name = slot.link();
+            let here = rtnl::End {
+                name: &name,
+                netns: None,
+            };
+            let there = rtnl::End {
+                name: GUEST_LINK,
+                netns: Some(sandbox.as_fd()),
+            };
+            sockets.route.veth_create(here, there, mtu)?;
+            let index = rtnl::index_of(&name)?;
+            sockets.route.address_add(index, slot.gateway(), 31)
+        })
+    }
+
+    /// Denies or permits a slot to leave; in force on return.
+    pub(crate) async fn set_denied(&self, slot: Slot, denied: bool) -> io::Result<()> {
+        self.router
+            .run(move |sockets| change_denied(sockets, slot, denied))
+            .await
+    }
+
+    /// The same for threads.
+    pub(crate) fn set_denied_blocking(&self, slot: Slot, denied: bool) -> io::Result<()> {
+        self.router
+            .run_blocking(move |sockets| change_denied(sockets, slot, denied))
+    }
+
+    /// Makes a non-blocking TCP socket inside a network namespace.
+    pub(crate) async fn tcp_socket(
+        &self,
+        inside: Arc<OwnedFd>,
+        family: AddressFamily,
+    ) -> io::Result<std::net::TcpStream> {
+        let make = move || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            Ok(socket_with(family, SocketType::STREAM, flags, None)?.into())
+        };
+        self.visitor.run(move |()| visit(&inside, make)).await
+    }
+
+    /// Binds a UDP socket in the router.
+    pub(crate) fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let netns = Arc::clone(&self.netns);
+        let bind = move || {
+            let socket = UdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        self.visitor.run_blocking(move |()| visit(&netns, bind))
+    }
+
+    /// Binds a TCP listener in the router.
+    pub(crate) fn bind_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let netns = Arc::clone(&self.netns);
+        let bind = move || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        self.visitor.run_blocking(move |()| visit(&netns, bind))
+    }
+
+    /// Takes the network down; no sandbox may need it any more.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        release(&self.instance, &self.pin)
+    }
+}
+
+fn change_denied(sockets: &mut Sockets, slot: Slot, denied: bool) -> io::Result<()> {
+    match sockets
+        .firewall
+        .set_element(rules::DENIED, slot.address(), denied)
+    {
+        Err(error) if !denied && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Runs `action` in a network namespace. The thread stays there: it enters the one it needs
+/// before each action.
+fn visit<T>(inside: &OwnedFd, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    netns::enter(inside.as_fd())?;
+    action()
+}
+
+fn disable_ipv6(link: &str) -> io::Result<()> {
+    let path = Path::new("/proc/sys/net/ipv6/conf")
+        .join(link)
+        .join("disable_ipv6");
+    if path.exists() {
+        fs::write(path, "1")
+    } else {
+        Ok(())
+    }
+}
+
+fn is_namespace(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == NSFS_MAGIC)
+}
+/// File system type of namespace files.
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
+
+fn release(instance: &Instance, pin: &Path) -> io::Result<()> {
+    let absent = |result: io::Result<()>| match result {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+            ) || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) =>
+        {
+            Ok(())
+        }
+        other => other,
+    };
+    let results = [
+        host::delete_table("ip", &rules::host_table(instance.name())),
+        absent(Socket::route().and_then(|mut socket| socket.link_delete(&instance.link()))),
+        absent(unmount(pin, UnmountFlags::DETACH).map_err(Into::into)),
+        absent(fs::remove_file(pin)),
+        absent(fs::remove_file(instance.run_dir().join("uplink"))),
+        host::forwarding_release(instance.name()),
+    ];
+    results.into_iter().collect()
+}

@@ -1,0 +1,294 @@
+//! The runtime: opens an instance, boots, adopts, sweeps and shuts down.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use warren_sys::creds;
+use warren_types::SandboxId;
+
+use super::adopt;
+use super::boot;
+use super::cgroup::Cgroups;
+use super::config::NsConfig;
+use super::core::Core;
+use super::disk::Disks;
+use super::instance::{Instance, SHARED};
+use super::net::{Network, SERVICE_ADDRESS};
+use super::parts::{Janitor, Places};
+use super::sandbox::NsSandbox;
+use super::shims::{self, Helper, Pool};
+use super::slot::{Slot, Slots};
+use super::step::{Doing, Step};
+use super::worker::Worker;
+use crate::{AdoptError, BootSpec, Record, Runtime, RuntimeError, SweepReport};
+
+/// What records of this runtime carry as its name.
+pub const RUNTIME_NAME: &str = "namespace";
+
+/// A server that is just going away may hold the instance this long.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Makes sandboxes out of Linux namespaces.
+#[derive(Debug)]
+pub struct NsRuntime {
+    core: Arc<Core>,
+    pool: Arc<Pool>,
+    boot_id: String,
+}
+
+fn step<T>(what: &str, result: io::Result<T>) -> Result<T, RuntimeError> {
+    result.map_err(|source| RuntimeError::Step {
+        step: what.to_owned(),
+        source,
+    })
+}
+
+impl NsRuntime {
+    /// Opens the instance of a data directory. Sandboxes that an earlier process left keep
+    /// running, cut off from the internet until they are adopted. Blocks for some ten
+    /// milliseconds, longer while another server of the directory is still stopping.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`] with a remedy when the host lacks something;
+    /// [`RuntimeError::Step`] when another process serves the data directory, or a step fails.
+    pub fn open(config: NsConfig) -> Result<Self, RuntimeError> {
+        let instance = step("make the data directory", Instance::of(&config.data_dir))?;
+        let lock = step("lock the data directory", lock(&instance))?;
+        let cgroups = Cgroups::open(instance.name())?;
+        let left = step("list cgroups", cgroups.slots())?;
+        let left: Vec<_> = left.into_iter().collect();
+        let network = Network::open(&instance, &config.allowed_egress, &left);
+        let network = Arc::new(step("set up the network", network)?);
+        let disks = Disks::open(&instance, &config.data_dir, config.prepared);
+        let disks = Arc::new(step("set up the disks", disks)?);
+        let slots = Slots::open(&std::path::Path::new(SHARED).join("slots"), instance.name());
+        let slots = Arc::new(Mutex::new(step("open the slots", slots)?));
+        let lock = Arc::new(lock);
+        let places = Places {
+            network: Arc::clone(&network),
+            disks: Arc::clone(&disks),
+            slots: Arc::clone(&slots),
+            _lock: Arc::clone(&lock),
+        };
+        let janitor = step("start the janitor", Janitor::start(places))?;
+        let count = thread::available_parallelism()
+            .map_or(2, usize::from)
+            .max(2);
+        let launchers = Worker::start(
+            "warren-launch",
+            count,
+            creds::keep_capabilities_on_id_change,
+        );
+        let launchers = step("start the launcher threads", launchers)?;
+        let helper = step("start the helper", Helper::start(&config.helper))?;
+        let core = Arc::new(Core {
+            config,
+            instance,
+            cgroups,
+            network,
+            disks,
+            slots,
+            janitor,
+            launchers,
+            helper: Mutex::new(Some(helper)),
+            fail_at: Mutex::default(),
+            _lock: lock,
+        });
+        let pool = Arc::new(Pool::default());
+        step("start the refill thread", shims::start_refill(&core, &pool))?;
+        let boot_id = step("read the boot id", adopt::boot_id())?;
+        Ok(Self {
+            core,
+            pool,
+            boot_id,
+        })
+    }
+
+    /// Number of shims that are ready.
+    #[must_use]
+    pub fn prepared(&self) -> usize {
+        self.pool.ready()
+    }
+
+    /// Lets the next boot fail at a step. For tests.
+    #[doc(hidden)]
+    pub fn fail_next(&self, step: Step) {
+        *self
+            .core
+            .fail_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(step);
+    }
+
+    /// Starts to prepare shims and disks ahead. Meant for after adoptions and sweep; boots
+    /// work before too.
+    pub fn start_preparing(&self) {
+        self.pool.start_ahead();
+    }
+
+    /// Listens for sandboxes on a TCP port of [`super::SERVICE_ADDRESS`]; non-blocking.
+    ///
+    /// # Errors
+    /// As bind(2) and listen(2).
+    pub fn bind_tcp(&self, port: u16) -> io::Result<TcpListener> {
+        self.core.network.bind_tcp((SERVICE_ADDRESS, port).into())
+    }
+
+    /// Listens for sandboxes on a UDP port of [`super::SERVICE_ADDRESS`]; non-blocking.
+    ///
+    /// # Errors
+    /// As bind(2).
+    pub fn bind_udp(&self, port: u16) -> io::Result<UdpSocket> {
+        self.core.network.bind_udp((SERVICE_ADDRESS, port).into())
+    }
+
+    /// The slot that an address belongs to, as peers of sockets in the router have it; what
+    /// records hold. No sandbox can use another's.
+    #[must_use]
+    pub fn slot_of(&self, address: IpAddr) -> Option<u32> {
+        match address {
+            IpAddr::V4(address) => Slot::of_address(address).map(Slot::number),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn record(&self, spec: &BootSpec, parts: &super::parts::Parts) -> io::Result<Record> {
+        let process = parts.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Record {
+            id: spec.id.clone(),
+            runtime: RUNTIME_NAME.to_owned(),
+            pid: process.pid,
+            pid_start_time: adopt::start_time(process.pid)?,
+            boot_id: self.boot_id.clone(),
+            slot: parts.slot.number(),
+            resources: spec.resources,
+            layers: spec.layers.clone(),
+            policy: spec.policy,
+        })
+    }
+
+    fn release_instance(core: &Core) -> io::Result<()> {
+        let left = core.slots().has_used();
+        let disks = core.disks.release(left);
+        if left {
+            return disks;
+        }
+        let network = core.network.release();
+        let cgroups = core.cgroups.remove();
+        let slots = core.slots().give_back();
+        let run_dir = fs::remove_dir_all(core.instance.run_dir());
+        [disks, network, cgroups, slots, run_dir]
+            .into_iter()
+            .collect()
+    }
+}
+
+fn lock(instance: &Instance) -> io::Result<fs::File> {
+    let mut attempts = 0;
+    loop {
+        match instance.lock() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempts < LOCK_ATTEMPTS => {
+                attempts += 1;
+                thread::sleep(LOCK_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+impl Drop for NsRuntime {
+    fn drop(&mut self) {
+        self.pool.stop();
+    }
+}
+
+impl Runtime for NsRuntime {
+    type Sandbox = NsSandbox;
+
+    async fn boot(&self, spec: BootSpec) -> Result<NsSandbox, RuntimeError> {
+        let shim = self.pool.take().await?;
+        let core = Arc::clone(&self.core);
+        let sent = spec.clone();
+        let launched = self
+            .core
+            .launchers
+            .submit(move |()| boot::launch(&core, shim, &sent));
+        let launched = step("launch", launched.await.map_err(io::Error::other))??;
+        // The disk taken is prepared again.
+        self.pool.poke();
+        let parts = launched.ready(&self.core).await?;
+        let record = self.record(&spec, &parts).doing(Step::Ready)?;
+        let parts = parts.into_parts();
+        let parts = parts
+            .ok_or(io::ErrorKind::NotFound.into())
+            .doing(Step::Ready)?;
+        NsSandbox::new(Arc::clone(&self.core), record, parts).doing(Step::Ready)
+    }
+
+    async fn adopt(&self, record: Record) -> Result<NsSandbox, AdoptError> {
+        let core = Arc::clone(&self.core);
+        let adopted = self
+            .core
+            .launchers
+            .submit(move |()| adopt::adopt(&core, record))
+            .await;
+        let stopped = |error| AdoptError::Failed(Step::Slot.failed(io::Error::other(error)));
+        adopted.map_err(stopped)?
+    }
+
+    async fn sweep(&self, _keep: &[SandboxId]) -> Result<SweepReport, RuntimeError> {
+        // What is to be kept was adopted, and its slots are in use.
+        let core = Arc::clone(&self.core);
+        let found = self
+            .core
+            .launchers
+            .run(move |()| adopt::sweep_processes(&core))
+            .await;
+        let sandboxes = step("sweep cgroups", found)?;
+        self.core.janitor.drain().await;
+        let core = Arc::clone(&self.core);
+        let swept = self.core.launchers.run(move |()| {
+            let slots = core.slots();
+            core.disks.sweep(|slot| slots.is_used(slot))
+        });
+        step("sweep disks", swept.await)?;
+        Ok(SweepReport { sandboxes })
+    }
+
+    async fn drain(&self) {
+        self.core.janitor.drain().await;
+    }
+
+    async fn shutdown(&self) {
+        self.pool.stop();
+        let core = Arc::clone(&self.core);
+        let stopped = self.core.launchers.run(move |()| {
+            // Waits for a shim in the making, whose parts then go to the janitor.
+            let helper = core
+                .helper
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            drop(helper);
+            Ok(())
+        });
+        if let Err(error) = stopped.await {
+            tracing::warn!(%error, "the helper is not stopped");
+        }
+        self.core.janitor.drain().await;
+        let core = Arc::clone(&self.core);
+        let released = self
+            .core
+            .launchers
+            .run(move |()| Self::release_instance(&core))
+            .await;
+        if let Err(error) = released {
+            tracing::warn!(%error, "the host is not left as it was found");
+        }
+    }
+}

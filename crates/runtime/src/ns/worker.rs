@@ -1,0 +1,111 @@
+//! Threads for blocking system calls. Some of these calls change the thread itself (its
+//! network namespace, its file system identity), so they can't run on the async workers.
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+
+/// Threads that run closures in order of arrival, each thread with a state of its own. They
+/// end when the worker is dropped and the jobs handed in until then are done. The queue has
+/// no bound of its own: every job belongs to one boot, dial or release that is waited for.
+pub(crate) struct Worker<S> {
+    jobs: Sender<Job<S>>,
+}
+
+impl<S> fmt::Debug for Worker<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+impl<S: 'static> Worker<S> {
+    /// Starts `count` threads; `init` runs on each of them first.
+    pub(crate) fn start(
+        name: &str,
+        count: usize,
+        init: impl Fn() -> io::Result<S> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = channel::<Job<S>>();
+        let queue = Arc::new(Mutex::new(queue));
+        let init = Arc::new(init);
+        let (report, ready) = channel();
+        for _ in 0..count {
+            let (queue, init, report) = (Arc::clone(&queue), Arc::clone(&init), report.clone());
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || {
+                    match init() {
+                        Ok(state) => {
+                            // The starter waits for this; if it went away the queue is closed too.
+                            let _waiting = report.send(Ok(()));
+                            work(&queue, state);
+                        }
+                        Err(error) => {
+                            let _waiting = report.send(Err(error));
+                        }
+                    }
+                })?;
+        }
+        drop(report);
+        for _ in 0..count {
+            ready.recv().map_err(io::Error::other)??;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Hands in a closure; its result comes by the receiver, and is dropped on the worker's
+    /// thread if nobody waits any more.
+    pub(crate) fn submit<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut S) -> R + Send + 'static,
+    ) -> oneshot::Receiver<R> {
+        let (reply, receiver) = oneshot::channel();
+        // A closed queue drops the reply, which the receiver sees.
+        let _sent = self
+            .jobs
+            .send(Box::new(move |state| drop(reply.send(job(state)))));
+        receiver
+    }
+
+    /// Runs a closure and waits for it without blocking the caller's thread.
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut S) -> io::Result<R> + Send + 'static,
+    ) -> io::Result<R> {
+        self.submit(job).await.map_err(|_| stopped())?
+    }
+
+    /// Runs a closure and blocks until it is done. Not for async code.
+    pub(crate) fn run_blocking<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut S) -> io::Result<R> + Send + 'static,
+    ) -> io::Result<R> {
+        let (reply, receiver) = channel();
+        let _sent = self
+            .jobs
+            .send(Box::new(move |state| drop(reply.send(job(state)))));
+        receiver.recv().map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the runtime is stopped")
+}
+
+fn work<S>(queue: &Mutex<Receiver<Job<S>>>, mut state: S) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        // A panic fails the one job: its reply is dropped.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&mut state)));
+        if result.is_err() {
+            tracing::error!("a runtime job panicked");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The smallest agent that tests need: it listens, reports readiness, and runs one shell
+//! command per connection, answering with its output and status.
+
+#![expect(
+    unsafe_code,
+    reason = "a program takes over inherited descriptors by number"
+)]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::fd::FromRawFd;
+use std::process::{Command, Stdio};
+
+fn option(args: &[String], name: &str) -> String {
+    let at = args
+        .iter()
+        .position(|arg| arg == name)
+        .expect("option is given");
+    args[at + 1].clone()
+}
+
+fn open(args: &[String], name: &str) -> File {
+    let number = option(args, name).parse().expect("a descriptor's number");
+    // SAFETY: the runtime left the descriptor open for this program alone, and each option
+    // is taken once.
+    unsafe { File::from_raw_fd(number) }
+}
+
+fn main() {
+    let args: Vec<_> = std::env::args().collect();
+    let mut key = String::new();
+    std::io::Read::read_to_string(&mut open(&args, "-init-key-fd"), &mut key)
+        .expect("the key can be read");
+    let mut log = open(&args, "-log-fd");
+    writeln!(log, "{{\"message\":\"key {key}\"}}").expect("the log can be written");
+    let listener = TcpListener::bind(("127.0.0.1", 49983)).expect("the port is free");
+    open(&args, "-ready-fd")
+        .write_all(b"1")
+        .expect("the server waits");
+    loop {
+        let (stream, _) = listener.accept().expect("accepting works");
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let mut reader = BufReader::new(&stream);
+            if reader.read_line(&mut line).is_err() || line.is_empty() {
+                return;
+            }
+            let output = Command::new("/bin/sh")
+                .args(["-c", &format!("exec 2>&1; {line}")])
+                .stdin(Stdio::null())
+                .output();
+            let (text, status) = match output {
+                Ok(output) => (output.stdout, output.status.code().unwrap_or(-1)),
+                Err(error) => (error.to_string().into_bytes(), 255),
+            };
+            // The peer may be gone; that is its choice.
+            let _gone = (&stream)
+                .write_all(&text)
+                .and_then(|()| writeln!(&stream, "\n={status}"));
+        });
+    }
+}

@@ -1,0 +1,117 @@
+//! A runtime of its own for each test, and commands inside sandboxes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use warren_runtime::ns::{NsConfig, NsRuntime, NsSandbox};
+use warren_runtime::{AgentSpec, BootSpec, Runtime, Sandbox};
+use warren_types::{ENVD_PORT, NetworkPolicy, Resources, SandboxId};
+
+/// Overrides where the root file system for tests is kept.
+const ROOTFS_VARIABLE: &str = "WARREN_TEST_ROOTFS";
+const ROOTFS: &str = "/var/cache/warren-test/rootfs";
+const PACKAGES: &str = "sudo,iproute2,iputils-ping,procps,python3-minimal,kmod";
+
+/// A minimal Debian, made once and kept.
+pub(crate) fn rootfs() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let path = std::env::var_os(ROOTFS_VARIABLE).map_or_else(|| ROOTFS.into(), PathBuf::from);
+        if !path.join("etc/debian_version").exists() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let draft = path.with_extension(std::process::id().to_string());
+            let status = Command::new("mmdebstrap")
+                .arg("--variant=minbase")
+                .arg(format!("--include={PACKAGES}"))
+                .arg("bookworm")
+                .arg(&draft)
+                .status()
+                .expect("mmdebstrap is installed");
+            assert!(status.success(), "mmdebstrap failed");
+            std::fs::rename(draft, &path).unwrap();
+        }
+        path
+    })
+    .clone()
+}
+
+pub(crate) struct Host {
+    pub(crate) dir: TempDir,
+    pub(crate) runtime: NsRuntime,
+}
+
+pub(crate) fn config(data_dir: &Path, prepared: usize) -> NsConfig {
+    NsConfig {
+        data_dir: data_dir.to_owned(),
+        helper: env!("CARGO_BIN_EXE_runtime-test-helper").into(),
+        prepared,
+        allowed_egress: Vec::new(),
+    }
+}
+
+pub(crate) fn small() -> Resources {
+    Resources {
+        cpu_count: 1,
+        memory_mib: 256,
+        disk_mib: 256,
+        max_processes: 64,
+    }
+}
+
+pub(crate) fn spec() -> BootSpec {
+    BootSpec {
+        id: SandboxId::random(),
+        layers: vec![rootfs()],
+        resources: small(),
+        policy: NetworkPolicy { internet: true },
+        agent: AgentSpec {
+            executable: env!("CARGO_BIN_EXE_runtime-test-agent").into(),
+            init_key: "secret".to_owned(),
+        },
+    }
+}
+
+impl Host {
+    pub(crate) fn start(prepared: usize) -> Self {
+        let dir = TempDir::new().unwrap();
+        let runtime = NsRuntime::open(config(dir.path(), prepared)).unwrap();
+        runtime.start_preparing();
+        Self { dir, runtime }
+    }
+
+    pub(crate) async fn boot(&self) -> NsSandbox {
+        self.runtime.boot(spec()).await.unwrap()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.runtime.drain().await;
+        self.runtime.shutdown().await;
+    }
+}
+
+/// Runs a shell command as root of the sandbox; gives its status and output.
+pub(crate) async fn sh(sandbox: &NsSandbox, command: &str) -> (i32, String) {
+    assert!(!command.contains('\n'), "one line each");
+    let mut stream = sandbox.dialer().dial(ENVD_PORT).await.unwrap();
+    stream
+        .write_all(format!("{command}\n").as_bytes())
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (output, status) = text
+        .trim_end()
+        .rsplit_once("\n=")
+        .expect("the agent answers");
+    (status.parse().unwrap(), output.trim_end().to_owned())
+}
+
+/// Runs a command that must succeed and gives its output.
+pub(crate) async fn ok(sandbox: &NsSandbox, command: &str) -> String {
+    let (status, output) = sh(sandbox, command).await;
+    assert_eq!(status, 0, "{command}: {output}");
+    output
+}

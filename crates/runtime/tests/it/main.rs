@@ -1,0 +1,4 @@
+//! Tests of the namespace runtime on the real kernel. They need root.
+
+mod conformance;
+mod harness;
