@@ -23,8 +23,8 @@ const FAILED: u8 = 1;
 fn main() -> ExitCode {
     // The helper makes namespaces and must stay single-threaded: nothing else runs in it.
     let mut words = std::env::args_os().skip(1);
-    if words.next().as_deref() == Some(OsStr::new(warren_ns::HELPER_COMMAND)) {
-        return warren_ns::helper_main();
+    if words.next().as_deref() == Some(OsStr::new(warren_runtime::ns::HELPER_COMMAND)) {
+        return warren_runtime::ns::helper_main();
     }
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(*args),

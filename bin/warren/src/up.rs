@@ -21,7 +21,7 @@ use warren_cluster::NodeHandle;
 use warren_control::{BuildSpec, Control, ControlConfig, Limits};
 use warren_node::services::{Dns, Events};
 use warren_node::{Node, NodeConfig, StopMode, WarmConfig};
-use warren_ns::{NsConfig, NsRuntime, SERVICE_ADDRESS};
+use warren_runtime::ns::{NsConfig, NsRuntime, SERVICE_ADDRESS};
 use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
 use warren_service::{CancellationToken, Secret, Tasks};
 use warren_store::Store;

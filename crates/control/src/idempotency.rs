@@ -31,8 +31,10 @@ impl Control {
         key: &str,
         request: &str,
     ) -> Result<Execution, IdempotencyError> {
-        let printable = key.bytes().all(|b| b.is_ascii_graphic());
-        if key.is_empty() || key.len() > MAX_KEY || !printable {
+        let is_valid = key
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if key.is_empty() || key.len() > MAX_KEY || !is_valid {
             return Err(IdempotencyError::Key);
         }
         let fingerprint = hex::encode(Sha256::digest(request));

@@ -155,10 +155,11 @@ pub fn parse_target(host: &str, headers: &HeaderMap) -> Result<Target, TargetErr
 /// Whether a request on a listener shared with the API is sandbox traffic.
 ///
 /// It is, if a routing header stands on a host that may carry them, or if the host's
-/// left-most label starts with digits and `-`, like `3000-ID.example.com`. Everything else
-/// (`localhost:3000`, `api.example.com`, `my-server.example.com`, `abc-ID.example.com`) is
-/// for the API; a dedicated proxy listener answers those with the contract's 400s. An API
-/// host must therefore not have a name like `1-api.example.com`.
+/// left-most label starts with digits and `-`, like `3000-ID.example.com`, or names what
+/// can only be a sandbox, like `abc-ID.example.com`. Everything else (`localhost:3000`,
+/// `api.example.com`, `my-server.example.com`) is for the API; a dedicated proxy listener
+/// answers those with the contract's 400s. An API host must therefore not have a name like
+/// `1-api.example.com`.
 #[must_use]
 pub fn is_sandbox_traffic<B>(request: &Request<B>) -> bool {
     let Some(host) = request_host(request) else {
@@ -169,8 +170,16 @@ pub fn is_sandbox_traffic<B>(request: &Request<B>) -> bool {
         return headers.contains_key(SANDBOX_ID_HEADER)
             || headers.contains_key(SANDBOX_PORT_HEADER);
     }
-    label_parts(host)
-        .is_some_and(|(port, _)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+    label_parts(host).is_some_and(|(port, id)| {
+        let numeric = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        numeric || is_fresh_id(id)
+    })
+}
+
+/// Whether a text has the form of the ids that are given to sandboxes.
+fn is_fresh_id(text: &str) -> bool {
+    const LENGTH: usize = 21;
+    text.len() == LENGTH && text.starts_with('i') && text.parse::<SandboxId>().is_ok()
 }
 
 /// Reads hostile bytes as `host NUL id NUL port` and checks what must hold of any target.

@@ -81,6 +81,12 @@ def create(api) -> Iterator:
         api.delete(f"/sandboxes/{sandbox_id}")
 
 
+@pytest.fixture
+def create_raw(api):
+    """Sends a create that is expected to be refused and returns the answer."""
+    return lambda body: api.post("/v2/sandboxes", json={"templateID": "base", **body})
+
+
 @pytest.fixture(scope="module")
 def envd(sandbox, api) -> Iterator[Envd]:
     """The raw agent of the module's sandbox, with its token."""

@@ -26,10 +26,10 @@ def test_a_missing_credential_is_401(anonymous):
 
 
 @pytest.mark.parametrize(
-    "key", [UNKNOWN_KEY, "abc", "e2b_", "e2b_zz", "é".encode().decode("latin-1")]
+    "key", [UNKNOWN_KEY, "abc", "e2b_", "e2b_zz", "é"]
 )
 def test_a_key_that_is_not_ours_is_401(anonymous, key):
-    refused(anonymous.get("/v2/sandboxes", headers={"X-API-Key": key}), 401)
+    refused(anonymous.get("/v2/sandboxes", headers={"X-API-Key": key.encode()}), 401)
 
 
 def test_python_raises_its_authentication_exception():

@@ -27,7 +27,7 @@ use crate::users::User;
 const STALL_LIMIT: Duration = Duration::from_secs(300);
 /// Bytes that are still taken from a client whose upload has failed, so that it gets to
 /// read the answer.
-const DRAIN_LIMIT: usize = 64 << 20;
+const DRAIN_LIMIT: usize = 1 << 30;
 /// Form field of files.
 const FIELD: &str = "file";
 
