@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use rustix::fs::statvfs;
 use serde::Serialize;
-use warren_ns as ns;
+use warren_runtime::ns;
 
 use crate::cli::Doctor;
 

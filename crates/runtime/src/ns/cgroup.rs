@@ -79,13 +79,33 @@ const NO_CONTROLLER: RuntimeError = RuntimeError::Unsupported {
     fix: "boot with systemd.unified_cgroup_hierarchy=1, or mount the v1 hierarchies",
 };
 
+fn step(source: io::Error) -> RuntimeError {
+    RuntimeError::Step {
+        step: "set up cgroups".to_owned(),
+        source,
+    }
+}
+
 impl Cgroups {
     /// Finds out what the host has and makes the groups of the instance.
     pub(crate) fn open(instance: &str) -> Result<Self, RuntimeError> {
-        let step = |source| RuntimeError::Step {
-            step: "set up cgroups".to_owned(),
-            source,
-        };
+        let (root, here, cgroups) = Self::locate(instance)?;
+        cgroups.make(&root, &here).map_err(step)?;
+        Ok(cgroups)
+    }
+
+    /// Tells what the host has, without changing anything.
+    pub(crate) fn available() -> Result<String, RuntimeError> {
+        let (_, _, cgroups) = Self::locate("")?;
+        let old: Vec<_> = cgroups.v1.iter().map(|(name, _)| *name).collect();
+        Ok(match old.as_slice() {
+            [] => "v2 with all controllers".to_owned(),
+            old => format!("v2, with {} in v1", old.join(", ")),
+        })
+    }
+
+    /// Root of the v2 hierarchy, its controllers, and where the instance's groups would be.
+    fn locate(instance: &str) -> Result<(PathBuf, BTreeSet<String>, Self), RuntimeError> {
         let found = Hierarchies::read().map_err(step)?;
         let root = found.v2.ok_or(NO_V2)?;
         let here: BTreeSet<String> = fs::read_to_string(root.join("cgroup.controllers"))
@@ -94,23 +114,17 @@ impl Cgroups {
             .map(str::to_owned)
             .collect();
         let name = format!("warren-{instance}");
-        let cgroups = {
-            let mut v1 = Vec::new();
-            for controller in CONTROLLERS {
-                if here.contains(controller) {
-                    continue;
-                }
-                let hierarchy = found.v1.iter().find(|(name, _)| *name == controller);
-                let (_, path) = hierarchy.ok_or(NO_CONTROLLER)?;
-                v1.push((controller, path.join(&name)));
+        let mut v1 = Vec::new();
+        for controller in CONTROLLERS {
+            if here.contains(controller) {
+                continue;
             }
-            Self {
-                v2: root.join(&name),
-                v1,
-            }
-        };
-        cgroups.make(&root, &here).map_err(step)?;
-        Ok(cgroups)
+            let hierarchy = found.v1.iter().find(|(name, _)| *name == controller);
+            let (_, path) = hierarchy.ok_or(NO_CONTROLLER)?;
+            v1.push((controller, path.join(&name)));
+        }
+        let v2 = root.join(&name);
+        Ok((root, here, Self { v2, v1 }))
     }
 
     fn make(&self, root: &Path, here: &BTreeSet<String>) -> io::Result<()> {

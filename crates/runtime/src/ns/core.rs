@@ -1,5 +1,6 @@
 //! What the parts of a running runtime share.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,6 @@ use super::worker::Worker;
 use crate::RuntimeError;
 
 /// Shared by the runtime, its sandboxes and its threads.
-#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: NsConfig,
     pub(crate) instance: Instance,
@@ -31,6 +31,14 @@ pub(crate) struct Core {
     pub(crate) helper: Mutex<Option<Helper>>,
     pub(crate) fail_at: Mutex<Option<Step>>,
     pub(crate) _lock: Arc<File>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Core {

@@ -33,6 +33,7 @@ mod helper;
 mod instance;
 mod net;
 mod parts;
+mod probe;
 mod protocol;
 mod rootfs;
 mod runtime;
@@ -45,6 +46,7 @@ mod worker;
 
 pub use config::NsConfig;
 pub use helper::helper_main;
+pub use probe::{Check, probe};
 pub use runtime::{NsRuntime, RUNTIME_NAME};
 pub use sandbox::NsSandbox;
 pub use step::Step;

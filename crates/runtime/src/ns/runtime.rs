@@ -115,6 +115,18 @@ impl NsRuntime {
         self.pool.ready()
     }
 
+    /// Name of the instance, which is part of the name of all it has on the host.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        self.core.instance.name()
+    }
+
+    /// Number of slots that shims and sandboxes have, those being released included.
+    #[must_use]
+    pub fn slots_in_use(&self) -> usize {
+        self.core.slots().used()
+    }
+
     /// Lets the next boot fail at a step. For tests.
     #[doc(hidden)]
     pub fn fail_next(&self, step: Step) {
@@ -173,7 +185,7 @@ impl NsRuntime {
     }
 
     fn release_instance(core: &Core) -> io::Result<()> {
-        let left = core.slots().has_used();
+        let left = core.slots().used() > 0;
         let disks = core.disks.release(left);
         if left {
             return disks;

@@ -245,6 +245,7 @@ enum Work {
 }
 
 fn make(core: &Core) -> Result<Shim, RuntimeError> {
+    core.check(Step::Slot)?;
     let cgroups = &core.cgroups;
     let slot = core
         .slots()

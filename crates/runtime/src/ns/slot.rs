@@ -177,8 +177,8 @@ impl Slots {
         self.used.contains(&slot)
     }
 
-    pub(crate) fn has_used(&self) -> bool {
-        !self.used.is_empty()
+    pub(crate) fn used(&self) -> usize {
+        self.used.len()
     }
 
     pub(crate) fn capacity() -> u32 {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,6 +81,75 @@ impl Host {
         let runtime = NsRuntime::open(config(dir.path(), prepared)).unwrap();
         runtime.start_preparing();
         Self { dir, runtime }
+    }
+
+    /// A runtime that makes nothing ahead.
+    pub(crate) fn start_idle() -> Self {
+        let dir = TempDir::new().unwrap();
+        let runtime = NsRuntime::open(config(dir.path(), 0)).unwrap();
+        Self { dir, runtime }
+    }
+
+    /// Names of the cgroups that sandboxes of the instance have.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let group = format!("warren-{}", self.runtime.instance());
+            let Ok(entries) = std::fs::read_dir(hierarchy.unwrap().path().join(group)) else {
+                continue;
+            };
+            for entry in entries {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    names.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        names
+    }
+
+    /// Output of a command in the router's network namespace.
+    pub(crate) fn router(&self, command: &str) -> String {
+        let pin = format!("/run/warren/{}/netns", self.runtime.instance());
+        let output = Command::new("nsenter")
+            .arg(format!("--net={pin}"))
+            .args(command.split(' '))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{command}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Addresses of the machine outside loopback.
+    pub(crate) fn own_addresses(&self) -> Vec<String> {
+        let output = Command::new("hostname").arg("-I").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace()
+            .filter(|word| word.contains('.'))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Waits until no sandbox has anything left.
+    pub(crate) async fn settle(&self) {
+        self.until(|| self.runtime.slots_in_use() == self.runtime.prepared())
+            .await;
+    }
+
+    /// Waits until this many shims are ready.
+    pub(crate) async fn settle_prepared(&self, count: usize) {
+        self.until(|| self.runtime.prepared() == count).await;
+    }
+
+    async fn until(&self, reached: impl Fn() -> bool) {
+        let waiting = async {
+            while !reached() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting)
+            .await
+            .expect("it comes to rest");
     }
 
     pub(crate) async fn boot(&self) -> NsSandbox {
