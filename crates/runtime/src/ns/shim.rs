@@ -148,7 +148,7 @@ fn stage(path: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(openat(
         CWD,
-        &Path::new(STAGE).join(path),
+        Path::new(STAGE).join(path),
         flags,
         Mode::empty(),
     )?)

@@ -194,11 +194,14 @@ async fn sandboxes_outlive_the_server_and_are_adopted_or_swept() {
     reused.pid_start_time += 1;
     assert!(matches!(runtime.adopt(reused).await, Err(AdoptError::Gone)));
     let adopted = runtime.adopt(kept_record.clone()).await.unwrap();
-    let report = runtime.sweep(&[kept_record.id.clone()]).await.unwrap();
+    let report = runtime
+        .sweep(std::slice::from_ref(&kept_record.id))
+        .await
+        .unwrap();
     assert_eq!(report.sandboxes, 1);
     assert_eq!(
         runtime
-            .sweep(&[kept_record.id.clone()])
+            .sweep(std::slice::from_ref(&kept_record.id))
             .await
             .unwrap()
             .sandboxes,

@@ -1,5 +1,10 @@
 //! Tests of the namespace runtime on the real kernel. They need root.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a harness that fails is a test that fails"
+)]
+
 mod conformance;
 mod escape;
 mod harness;

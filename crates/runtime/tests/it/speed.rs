@@ -6,6 +6,7 @@ use warren_runtime::{Runtime, Sandbox};
 
 use crate::harness::Host;
 
+#[expect(clippy::print_stdout, reason = "figures are what the test is for")]
 fn report(name: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];

@@ -98,6 +98,65 @@ pub(super) fn delete_table(family: &str, table: &str) -> io::Result<()> {
     ))
 }
 
+/// Chains of the host, in the format of `nft list chains`, that drop what they do not know
+/// on its way through the host: those of container engines and firewall front ends.
+fn dropping_chains(listing: &str) -> Vec<String> {
+    let (mut table, mut chain) = ("", "");
+    let mut found = Vec::new();
+    for line in listing.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("table ") {
+            table = rest.trim_end_matches(" {");
+        } else if let Some(rest) = line.strip_prefix("chain ") {
+            chain = rest.trim_end_matches(" {");
+        } else if line.contains("hook forward") && line.contains("policy drop") {
+            found.push(format!("{table} {chain}"));
+        }
+    }
+    found
+}
+
+fn nft(args: &[&str]) -> io::Result<String> {
+    let output = Command::new("nft")
+        .args(args)
+        .stdin(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(io::Error::other(
+        String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    ))
+}
+
+/// Lets the router's traffic through chains of the host that would drop it.
+pub(super) fn passage_open(link: &str) -> io::Result<()> {
+    passage_close(link)?;
+    for chain in dropping_chains(&nft(&["list", "chains"])?) {
+        load_rules(&format!(
+            "insert rule {chain} iifname \"{link}\" accept\n\
+             insert rule {chain} oifname \"{link}\" ct state established,related accept\n"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Takes back what [`passage_open`] did.
+pub(super) fn passage_close(link: &str) -> io::Result<()> {
+    let quoted = format!("\"{link}\"");
+    for chain in dropping_chains(&nft(&["list", "chains"])?) {
+        let words: Vec<_> = ["-a", "list", "chain"]
+            .into_iter()
+            .chain(chain.split(' '))
+            .collect();
+        for line in nft(&words)?.lines().filter(|line| line.contains(&quoted)) {
+            if let Some((_, handle)) = line.rsplit_once("# handle ") {
+                load_rules(&format!("delete rule {chain} handle {}\n", handle.trim()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Serialises changes of what instances share.
 fn locked<T>(change: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let shared = Path::new(SHARED);
@@ -149,6 +208,32 @@ pub(super) fn forwarding_release(instance: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chains_that_drop_forwarded_packets_are_found() {
+        let listing = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority \
+            filter; policy drop;\n\t}\n\tchain FORWARD {\n\t\ttype filter hook forward \
+            priority filter; policy drop;\n\t}\n}\ntable inet other {\n\tchain pass {\n\t\t\
+            type filter hook forward priority filter; policy accept;\n\t}\n}\n";
+        assert_eq!(dropping_chains(listing), ["ip filter FORWARD"]);
+    }
+
+    #[test]
+    fn a_passage_through_a_dropping_chain_is_opened_and_closed() {
+        // In a network namespace of the thread's own, which nft inherits. Needs root.
+        let checked = std::thread::spawn(|| {
+            warren_sys::netns::enter_new().unwrap();
+            let chain = "{ type filter hook forward priority 0; policy drop; }";
+            load_rules(&format!("table ip filter {{\nchain FORWARD {chain}\n}}\n")).unwrap();
+            passage_open("wrn0").unwrap();
+            passage_open("wrn0").unwrap();
+            let open = nft(&["list", "ruleset"]).unwrap();
+            assert_eq!(open.matches("\"wrn0\"").count(), 2, "{open}");
+            passage_close("wrn0").unwrap();
+            assert!(!nft(&["list", "ruleset"]).unwrap().contains("wrn0"));
+        });
+        checked.join().unwrap();
+    }
 
     #[test]
     fn the_uplink_avoids_networks_that_the_host_routes() {

@@ -120,6 +120,7 @@ impl Network {
             network.connect(&link)?;
         }
         host::forwarding_acquire(instance.name())?;
+        host::passage_open(&link)?;
         let router_address = network.uplink_addresses()?.1;
         host::load_rules(&rules::host(instance.name(), &link, router_address))?;
         Ok(network)
@@ -287,6 +288,7 @@ fn release(instance: &Instance, pin: &Path) -> io::Result<()> {
         other => other,
     };
     let results = [
+        host::passage_close(&instance.link()),
         host::delete_table("ip", &rules::host_table(instance.name())),
         absent(Socket::route().and_then(|mut socket| socket.link_delete(&instance.link()))),
         absent(unmount(pin, UnmountFlags::DETACH).map_err(Into::into)),
