@@ -98,10 +98,9 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
         scenarios::idle::memory(&server, 200 / scale, report).await?;
         server.stop().await?;
     }
-    if wanted("peer") {
-        let rootfs = peers::base_rootfs(&args.layers_dir)?;
-        for peer in ["crun", "runsc"] {
-            peers::measure(peer, &rootfs, 30 / scale, report)?;
+    for peer in ["crun", "runsc"] {
+        if wanted(&format!("peer-{peer}")) {
+            peers::measure_here(peer, &args.layers_dir, args.quick, report)?;
         }
     }
     Ok(())

@@ -4,12 +4,12 @@ use std::fmt;
 use std::fs;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::{Summary, summary};
 
 /// One line of the report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Row {
     Times {
@@ -20,12 +20,12 @@ enum Row {
     Figure {
         name: String,
         value: f64,
-        unit: &'static str,
+        unit: String,
     },
 }
 
 /// The whole report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     machine: String,
     rows: Vec<Row>,
@@ -66,8 +66,14 @@ impl Report {
         self.rows.push(Row::Figure {
             name: name.into(),
             value,
-            unit,
+            unit: unit.to_owned(),
         });
+    }
+
+    /// Takes over the rows of another report, given as JSON.
+    pub(crate) fn absorb(&mut self, json: &[u8]) -> anyhow::Result<()> {
+        self.rows.extend(serde_json::from_slice::<Self>(json)?.rows);
+        Ok(())
     }
 
     /// The median or value of the row of this name.

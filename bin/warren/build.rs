@@ -63,8 +63,14 @@ fn static_target() -> (String, &'static str) {
 
 fn build_agent(workspace: &Path) -> PathBuf {
     let (target, flags) = static_target();
-    // A directory of its own: the outer cargo holds the lock of the usual one.
-    let target_dir = PathBuf::from(variable("OUT_DIR")).join("guest");
+    // A directory of its own, since the outer cargo holds the lock of its profile's, but the
+    // same one for all profiles: TARGET/PROFILE/build/PACKAGE/out is what cargo gives.
+    let out_dir = PathBuf::from(variable("OUT_DIR"));
+    let target_dir = out_dir
+        .ancestors()
+        .nth(4)
+        .expect("cargo nests its output")
+        .join("guest");
     let status = Command::new(variable("CARGO"))
         .current_dir(workspace)
         .args([
