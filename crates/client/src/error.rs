@@ -1,0 +1,81 @@
+//! Failures.
+
+use http::StatusCode;
+use warren_connect::Code;
+
+/// Why a call failed. Each variant names the call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration holds a URL that is none, or not of HTTP.
+    #[error("use {url:?} as the URL of a server")]
+    Url {
+        /// The text.
+        url: String,
+    },
+    /// The HTTP client could not be made.
+    #[error("set up connections")]
+    Setup(#[source] reqwest::Error),
+    /// The server was not reached, or broke off.
+    #[error("{operation}")]
+    Transport {
+        /// The call.
+        operation: &'static str,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server refused.
+    #[error("{operation}: {message} (status {status})")]
+    Refused {
+        /// The call.
+        operation: &'static str,
+        /// Its status.
+        status: StatusCode,
+        /// Its message.
+        message: String,
+    },
+    /// The agent refused.
+    #[error("{operation}")]
+    Agent {
+        /// The call.
+        operation: &'static str,
+        /// Its code and message.
+        #[source]
+        source: warren_connect::Error,
+    },
+    /// The answer is not what the API promises.
+    #[error("{operation}: the answer can't be read")]
+    Answer {
+        /// The call.
+        operation: &'static str,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A stream ended before its last message.
+    #[error("{operation}: the stream was cut")]
+    Cut {
+        /// The call.
+        operation: &'static str,
+    },
+    /// More came back than this client takes at once.
+    #[error("{operation}: the answer exceeds {limit} bytes")]
+    TooLong {
+        /// The call.
+        operation: &'static str,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+impl Error {
+    /// Whether the subject of the call does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status == StatusCode::NOT_FOUND,
+            Self::Agent { source, .. } => source.code == Code::NotFound,
+            _ => false,
+        }
+    }
+}
