@@ -132,3 +132,28 @@ async fn a_denied_sandbox_resolves_and_reaches_nothing_but_events() {
     drop((closed, open));
     host.stop().await;
 }
+
+#[tokio::test]
+#[ignore = "needs the internet"]
+async fn public_addresses_are_reached_unless_denied() {
+    use std::net::ToSocketAddrs;
+    let public = ("deb.debian.org", 80)
+        .to_socket_addrs()
+        .unwrap()
+        .find(|at| at.is_ipv4())
+        .unwrap();
+    let host = Host::start(1);
+    let sandbox = host.boot().await;
+    let (to, port) = (public.ip(), public.port());
+    let connect =
+        format!("python3 -c \"import socket; socket.create_connection(('{to}',{port}),5)\"");
+    ok(&sandbox, &connect).await;
+    sandbox
+        .set_policy(warren_types::NetworkPolicy { internet: false })
+        .await
+        .unwrap();
+    assert_ne!(sh(&sandbox, &connect).await.0, 0);
+    sandbox.destroy().await.unwrap();
+    drop(sandbox);
+    host.stop().await;
+}
