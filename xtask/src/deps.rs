@@ -15,22 +15,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("warren-connect", &[]),
     ("warren-service", &[]),
     ("warren-sys", &[]),
-    ("warren-nsys", &[]),
     ("warren-template", &[]),
     ("warren-wire", &["warren-types"]),
     ("warren-store", &["warren-types", "warren-service"]),
     ("warren-cluster", &["warren-types", "warren-service"]),
     ("warren-proxy", &["warren-types", "warren-service"]),
     ("warren-runtime", &["warren-types", "warren-sys"]),
-    (
-        "warren-ns",
-        &[
-            "warren-runtime",
-            "warren-nsys",
-            "warren-service",
-            "warren-types",
-        ],
-    ),
     (
         "warren-node",
         &[
@@ -74,7 +64,6 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-cluster",
             "warren-control",
             "warren-node",
-            "warren-ns",
             "warren-proxy",
             "warren-runtime",
             "warren-service",
