@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the agent is built from; anything else does not rebuild it.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "guest/envd",
     "crates/connect",
-    "crates/types",
+    "crates/service",
+    "spec/envd",
     "Cargo.lock",
     "Cargo.toml",
 ];

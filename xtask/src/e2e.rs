@@ -53,10 +53,10 @@ fn suites(clients: &Clients, server: &Server) -> Result<()> {
     let javascript: Vec<&str> = javascript.iter().map(String::as_str).collect();
     let outcomes = [
         suite(python, &["-m", "pytest", "-n", "4", &in_python]),
-        suite(python, &["-m", "pytest", "-m", "alone", &in_python]),
         suite(clients.node(), &javascript),
         suite(python, &["-m", "pytest", &in_tests("docs")]),
         suite(python, &[&examples, "--node-dir", &node_dir]),
+        suite(python, &["-m", "pytest", "-m", "alone", &in_python]),
     ];
     outcomes.into_iter().collect()
 }

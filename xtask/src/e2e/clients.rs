@@ -166,7 +166,7 @@ fn node_modules(project: &Path) -> Result<PathBuf> {
 
 /// The machine's Node.js if it is new enough, else one from its package of the registry.
 fn node() -> Result<PathBuf> {
-    let is_new = format!("process.exit(+process.versions.node.split('.')[0] < {NODE_MAJOR})");
+    let is_new = format!("process.exit(Number(parseInt(process.versions.node) < {NODE_MAJOR}))");
     if succeeds(command("node", ["-e", &is_new])) {
         let path = output(command("node", ["-p", "process.execPath"]))?;
         let path = String::from_utf8(path).context("read the path of node")?;
