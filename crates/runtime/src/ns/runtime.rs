@@ -278,9 +278,9 @@ impl Runtime for NsRuntime {
 
     async fn shutdown(&self) {
         self.pool.stop();
-        let core = Arc::clone(&self.core);
+        let (core, pool) = (Arc::clone(&self.core), Arc::clone(&self.pool));
         let stopped = self.core.launchers.run(move |()| {
-            // Waits for a shim in the making, whose parts then go to the janitor.
+            pool.join();
             let helper = core
                 .helper
                 .lock()

@@ -88,6 +88,7 @@ type Waiter = oneshot::Sender<Result<Shim, RuntimeError>>;
 pub(crate) struct Pool {
     state: Mutex<State>,
     changed: Condvar,
+    refill: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +153,19 @@ impl Pool {
         drop((ready, waiting));
     }
 
+    /// Waits for the end of the refill thread, which has been told to stop: a shim in the
+    /// making is with the janitor then. Blocks.
+    pub(crate) fn join(&self) {
+        let refill = self
+            .refill
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if refill.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the refill thread panicked");
+        }
+    }
+
     fn hand_out(&self, made: Result<Shim, RuntimeError>) -> bool {
         let mut made = made;
         loop {
@@ -200,8 +214,9 @@ fn stopped() -> RuntimeError {
 
 /// Starts the thread that keeps the pool of `core` filled, until the pool is stopped.
 pub(crate) fn start_refill(core: &Arc<Core>, pool: &Arc<Pool>) -> io::Result<()> {
+    let owner = Arc::clone(pool);
     let (core, pool) = (Arc::downgrade(core), Arc::clone(pool));
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("warren-refill".to_owned())
         .spawn(move || {
             while let Some(core) = core.upgrade() {
@@ -236,6 +251,7 @@ pub(crate) fn start_refill(core: &Arc<Core>, pool: &Arc<Pool>) -> io::Result<()>
                 }
             }
         })?;
+    *owner.refill.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
     Ok(())
 }
 
