@@ -1,6 +1,126 @@
-//! demo
-use crate::cli::Demo;
+//! `warren demo`: drives a sandbox through a running server, one step after another, and
+//! shows how long each took.
+
+use std::fs;
+use std::io::Write;
 use std::process::ExitCode;
-pub(crate) fn run(_args: Demo) -> anyhow::Result<ExitCode> {
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use warren_client::{Client, Config, Event, NewSandbox};
+
+use crate::cli::Demo;
+
+const FILE: &str = "/tmp/greeting.txt";
+const CONTENT: &str = "hello from the host";
+/// Prints lines one by one, so that streaming can be seen.
+const SLOW_LINES: &str = "for i in 1 2 3; do echo line $i; sleep 0.2; done";
+
+/// Runs the demonstration.
+pub(crate) fn run(args: Demo) -> anyhow::Result<ExitCode> {
+    let key = match args.api_key {
+        Some(key) => key,
+        None => {
+            let path = args.data_dir.join("api-key");
+            let key = fs::read_to_string(&path).with_context(|| {
+                format!(
+                    "read the API key from {}\nhint: start a server with `warren up`, or name the key with --api-key",
+                    path.display()
+                )
+            })?;
+            key.trim().to_owned()
+        }
+    };
+    let mut config = Config::new(args.api_url, key);
+    if let Some(url) = args.sandbox_url {
+        config.sandbox_url = url;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(steps(config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a line of the demonstration.
+fn show(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}")
+}
+
+/// Does one step and prints what came of it and how long it took.
+async fn step<T>(
+    name: &str,
+    work: impl Future<Output = anyhow::Result<(T, String)>>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    let (value, result) = work.await.with_context(|| name.to_owned())?;
+    let taken = start.elapsed().as_secs_f64() * 1000.0;
+    show(&format!("{name:<16} {taken:>8.2} ms   {result}"))?;
+    Ok(value)
+}
+
+async fn steps(config: Config) -> anyhow::Result<()> {
+    let url = config.api_url.clone();
+    let client = Client::new(config)?;
+    let new = NewSandbox {
+        template_id: "base".to_owned(),
+        ..NewSandbox::default()
+    };
+    let sandbox = step("create", async {
+        let sandbox = client.create(&new).await.with_context(|| {
+            format!("reach the server at {url}\nhint: start one with `warren up`, or name it with --api-url")
+        })?;
+        let id = sandbox.id().to_owned();
+        Ok((sandbox, id))
+    })
+    .await?;
+    let demonstrated = inside(&sandbox).await;
+    // Killed whatever happened before: a demonstration leaves nothing.
+    let killed = step("kill", async {
+        let was_there = sandbox.kill().await?;
+        Ok((
+            (),
+            if was_there {
+                "gone"
+            } else {
+                "was gone already"
+            }
+            .to_owned(),
+        ))
+    })
+    .await;
+    demonstrated.and(killed)
+}
+
+async fn inside(sandbox: &warren_client::Sandbox) -> anyhow::Result<()> {
+    let (commands, files) = (sandbox.commands(), sandbox.files());
+    step("write a file", async {
+        files.write(FILE, CONTENT).await?;
+        Ok(((), format!("{} bytes to {FILE}", CONTENT.len())))
+    })
+    .await?;
+    step("run a command", async {
+        let output = commands.run("echo $(id -un) on $(uname -sr)").await?;
+        Ok(((), output.stdout_text().trim().to_owned()))
+    })
+    .await?;
+    step("stream output", async {
+        let (start, mut arrivals) = (Instant::now(), Vec::new());
+        let mut process = commands.start(SLOW_LINES).await?;
+        while let Some(event) = process.next().await? {
+            if let Event::Stdout(_) = event {
+                arrivals.push(format!("{:.0} ms", start.elapsed().as_secs_f64() * 1000.0));
+            }
+        }
+        Ok(((), format!("three lines, after {}", arrivals.join(", "))))
+    })
+    .await?;
+    step("read the file", async {
+        let read = files.read(FILE).await?;
+        if read != CONTENT.as_bytes() {
+            bail!("the file does not hold what was written to it");
+        }
+        Ok(((), format!("{:?}", String::from_utf8_lossy(&read))))
+    })
+    .await
 }

@@ -5,9 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use warren_types::SandboxId;
 
-use crate::connect::{EnvelopeTracker, sandbox_ended};
 use crate::exchange::{Exchange, ExchangeEnd};
 
 /// Why a response broke off. The client sees an incomplete body, never a clean end.
@@ -34,8 +32,6 @@ enum Kind {
 #[derive(Debug)]
 struct GuestBody {
     exchange: Exchange,
-    id: SandboxId,
-    tracker: Option<EnvelopeTracker>,
     finished: bool,
     /// What ends the response, held back for one poll.
     failure: Option<BodyError>,
@@ -50,17 +46,10 @@ impl ProxyBody {
         Self(Kind::Full(bytes))
     }
 
-    /// Streams the rest of `exchange`. With a `tracker`, the end of the run becomes an
-    /// end-stream envelope where one can stand.
-    pub(crate) fn guest(
-        exchange: Exchange,
-        id: SandboxId,
-        tracker: Option<EnvelopeTracker>,
-    ) -> Self {
+    /// Streams the rest of `exchange`.
+    pub(crate) fn guest(exchange: Exchange) -> Self {
         Self(Kind::Guest(Box::new(GuestBody {
             exchange,
-            id,
-            tracker,
             finished: false,
             failure: None,
         })))
@@ -93,37 +82,24 @@ impl GuestBody {
         }
         let end = match ready!(self.exchange.poll_frame(cx)) {
             Ok(frame) => {
-                if let (Some(tracker), Some(data)) = (&mut self.tracker, frame.data_ref()) {
-                    tracker.advance(data);
-                }
                 self.finished = self.exchange.is_finished();
                 return Poll::Ready(Some(Ok(frame)));
             }
             Err(end) => end,
         };
         self.finished = true;
-        match self.last_frame(end) {
-            None => Poll::Ready(None),
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
-            Some(Err(error)) => {
-                // An error makes hyper drop what it has not written yet. A pause lets it
-                // write what the guest sent before.
-                self.failure = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    }
-
-    fn last_frame(&self, end: ExchangeEnd) -> Option<Result<Frame<Bytes>, BodyError>> {
-        match (end, &self.tracker) {
-            (ExchangeEnd::Complete, _) => None,
-            (ExchangeEnd::Guest(error), _) => Some(Err(BodyError::Guest(error))),
-            (ExchangeEnd::Run, Some(tracker)) if tracker.at_boundary() => {
-                Some(Ok(Frame::data(sandbox_ended(&self.id))))
-            }
-            (ExchangeEnd::Run, _) => Some(Err(BodyError::RunEnded)),
-        }
+        let error = match end {
+            ExchangeEnd::Complete => return Poll::Ready(None),
+            ExchangeEnd::Guest(error) => BodyError::Guest(error),
+            // Streaming RPC responses too: only of a connection that broke does the
+            // JavaScript client ask why, and then tells that the sandbox was killed.
+            ExchangeEnd::Run => BodyError::RunEnded,
+        };
+        // An error makes hyper drop what it has not written yet. A pause lets it write
+        // what the guest sent before.
+        self.failure = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -11,7 +11,6 @@ use warren_types::ENVD_PORT;
 
 use crate::access::{TokenError, check_traffic_token};
 use crate::body::ProxyBody;
-use crate::connect::EnvelopeTracker;
 use crate::dial::{ConnectError, connect};
 use crate::exchange::{self, Permits, Started};
 use crate::head::{GuestHost, to_client, to_guest, wanted_upgrade};
@@ -190,10 +189,7 @@ impl Inner {
         }
         let (mut head, exchange) = started.into_exchange(&route.run, &self.tasks);
         let body = match exchange {
-            Some(exchange) => {
-                let tracker = EnvelopeTracker::for_response(&head.headers);
-                ProxyBody::guest(exchange, target.id.clone(), tracker)
-            }
+            Some(exchange) => ProxyBody::guest(exchange),
             None => ProxyBody::empty(),
         };
         to_client(&mut head, None);

@@ -7,11 +7,10 @@
 //! A connection to a guest belongs to one request of one run of a sandbox. It is closed
 //! when the client goes away, and reset when the run ends; the [`RouteSource`] must stop
 //! returning a route before it cancels the route's run. Responses that are cut never end
-//! cleanly, except streaming RPC ones, which end with an error the client understands.
+//! cleanly, so that no client takes a part for the whole.
 
 mod access;
 mod body;
-mod connect;
 mod dial;
 mod exchange;
 mod forward;

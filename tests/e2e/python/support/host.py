@@ -29,8 +29,10 @@ def addresses() -> list[str]:
 def cgroups() -> set[str]:
     """Our directories, and all below them, in every cgroup hierarchy."""
     found: set[str] = set()
-    for top in Path("/sys/fs/cgroup").glob("**/*warren*/"):
-        found |= {str(top)} | {str(below) for below in top.glob("**/")}
+    for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
+        for top in hierarchy.glob("*warren*/"):
+            # os.walk passes over directories that vanish while it looks.
+            found |= {directory for directory, _, _ in os.walk(top)}
     return found
 
 
