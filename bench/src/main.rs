@@ -68,7 +68,8 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     };
 
     if wanted("create-warm") || wanted("burst") || wanted("command") || wanted("transfer") {
-        let server = start(&["--warm", "32", "--slots", "64"]).await?;
+        // Memory for the transferred file to stay cached, as it does beside the peer.
+        let server = start(&["--warm", "32", "--slots", "64", "--base-memory-mib", "4096"]).await?;
         if wanted("create-warm") {
             scenarios::create::warm(&server, 200 / scale, report).await?;
         }

@@ -72,11 +72,6 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-types",
         ],
     ),
-    ("warren-testkit", &["warren-client", "warren-types"]),
-    (
-        "warren-e2e",
-        &["warren-client", "warren-testkit", "warren-types"],
-    ),
     ("warren-bench", &["warren-client", "warren-types"]),
     ("xtask", &["warren-template"]),
 ];

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
@@ -282,6 +282,9 @@ struct Pieces {
     size: u64,
     /// Last first.
     segments: Vec<Segment>,
+    /// Where pieces are read into. Its memory is used again once a piece was sent: fresh
+    /// memory for each would cost as much as the copy.
+    buffer: BytesMut,
 }
 
 impl Pieces {
@@ -293,6 +296,7 @@ impl Pieces {
             start: opened.start,
             size: opened.size,
             segments,
+            buffer: BytesMut::new(),
         }
     }
 
@@ -347,8 +351,12 @@ impl Pieces {
             Some(piece) => piece,
             None => {
                 let file = Arc::clone(&self.file);
-                let read = move || read_piece(&file, part);
-                self.tasks.spawn_blocking(read).await??
+                let mut buffer = std::mem::take(&mut self.buffer);
+                let read =
+                    move || read_piece(&file, part, &mut buffer).map(|piece| (piece, buffer));
+                let (piece, buffer) = self.tasks.spawn_blocking(read).await??;
+                self.buffer = buffer;
+                piece
             }
         };
         let got = piece.len() as u64;
@@ -385,14 +393,13 @@ impl Pieces {
     }
 }
 
-fn read_piece(file: &File, part: Part) -> io::Result<Bytes> {
+fn read_piece(file: &File, part: Part, buffer: &mut BytesMut) -> io::Result<Bytes> {
     let len = usize::try_from(part.len).unwrap_or(usize::MAX).min(CHUNK);
-    let mut buffer = vec![0; len];
-    let got = file.read_at(&mut buffer, part.start)?;
+    buffer.resize(len, 0);
+    let got = file.read_at(buffer, part.start)?;
     if got == 0 {
         // The length is promised already: only a cut connection tells the truth.
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    buffer.truncate(got);
-    Ok(buffer.into())
+    Ok(buffer.split_to(got).freeze())
 }
