@@ -5,6 +5,7 @@
 mod error;
 mod handle;
 mod message;
+pub mod token;
 
 pub use error::NodeError;
 pub use handle::NodeHandle;

@@ -26,7 +26,6 @@ mod reconcile;
 mod sandbox;
 mod teams;
 mod templates;
-mod token;
 
 pub use auth::{Caller, Team};
 pub use control::{Control, ControlConfig, Limits};

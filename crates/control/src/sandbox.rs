@@ -1,10 +1,11 @@
 //! A sandbox as its team sees it.
 
 use jiff::Timestamp;
+use warren_cluster::token;
 use warren_service::Secret;
 use warren_store::SandboxRecord;
 
-use crate::{Control, NetworkSettings, token};
+use crate::{Control, NetworkSettings};
 
 /// A sandbox with what only its team may know.
 #[derive(Debug, Clone)]

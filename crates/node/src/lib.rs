@@ -26,7 +26,6 @@ mod pool;
 mod registry;
 mod sandbox;
 pub mod services;
-mod token;
 
 pub use config::{NodeConfig, WarmConfig};
 pub use node::{Node, StartError, StopMode};

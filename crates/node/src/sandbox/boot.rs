@@ -7,14 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::Semaphore;
-use warren_cluster::{BuildImage, CreateSandbox, NodeError};
+use warren_cluster::{BuildImage, CreateSandbox, NodeError, token};
 use warren_runtime::{AgentSpec, BootSpec, Runtime, RuntimeError, Sandbox};
 use warren_service::{Chain, Secret, Tasks};
 use warren_types::{NetworkPolicy, SandboxId, SandboxState};
 
 use crate::agent::{self, Init};
 use crate::ledger::{self, Entry, Ledger};
-use crate::token;
 
 /// Boots that run side by side; more only fight for the same cores.
 const PARALLEL_BOOTS: usize = 16;

@@ -1,4 +1,5 @@
 //! Tokens of a sandbox, derived from its id so that they never change during its life.
+//! Nodes hand them to agents, use cases to clients; both derive them here.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -13,12 +14,20 @@ fn derive(key: &Secret, text: &str) -> Secret {
 }
 
 /// The token that the agent of `id` requires.
-pub(crate) fn access(key: &Secret, id: &SandboxId) -> Secret {
+///
+/// # Panics
+/// Never: HMAC takes keys of any length.
+#[must_use]
+pub fn access(key: &Secret, id: &SandboxId) -> Secret {
     derive(key, id.as_str())
 }
 
 /// The token that the other ports of `id` require when public traffic is off.
-pub(crate) fn traffic(key: &Secret, id: &SandboxId) -> Secret {
+///
+/// # Panics
+/// Never: HMAC takes keys of any length.
+#[must_use]
+pub fn traffic(key: &Secret, id: &SandboxId) -> Secret {
     derive(key, &format!("sandbox-traffic-{id}"))
 }
 
