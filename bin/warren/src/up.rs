@@ -246,6 +246,7 @@ fn base_spec(args: &Up, layer: String) -> BuildSpec {
         env: std::collections::BTreeMap::new(),
         default_user: "user".to_owned(),
         default_workdir: None,
+        start: None,
         resources: Resources {
             cpu_count: args.base_cpus,
             memory_mib: args.base_memory_mib,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use warren_service::Secret;
 use warren_types::{
     BuildId, EndReason, LogLevel, MetricsPoint, NetworkConfig, Resources, SandboxId, SandboxState,
-    TemplateId,
+    StartCommand, TemplateId,
 };
 
 /// What a node needs to know of a template build to start sandboxes from it.
@@ -28,6 +28,9 @@ pub struct BuildImage {
     pub default_workdir: Option<String>,
     /// Variables of every process, below those of the create request.
     pub env: BTreeMap<String, String>,
+    /// What its sandboxes have running before they are handed out.
+    #[serde(default)]
+    pub start: Option<StartCommand>,
 }
 
 /// A request for a new sandbox.

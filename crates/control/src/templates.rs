@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use warren_cluster::BuildImage;
 use warren_store::{BuildRecord, BuildRegistration, StoreError, TemplateRecord, TemplateSummary};
-use warren_types::{ENVD_VERSION, Resources, TeamId, TemplateId};
+use warren_types::{ENVD_VERSION, Resources, StartCommand, TeamId, TemplateId};
 
 use crate::names::{DEFAULT_TAG, qualified};
 use crate::paging::{self, Cursor};
@@ -33,6 +33,8 @@ pub struct BuildSpec {
     pub default_user: String,
     /// Directory that commands start in.
     pub default_workdir: Option<String>,
+    /// What its sandboxes have running before they are handed out.
+    pub start: Option<StartCommand>,
     /// Limits of its sandboxes.
     pub resources: Resources,
     /// Whether booted sandboxes of it are kept waiting.
@@ -106,6 +108,7 @@ impl Control {
                 env: spec.env,
                 default_user: spec.default_user,
                 default_workdir: spec.default_workdir,
+                start: spec.start,
                 resources: spec.resources,
                 envd_version: ENVD_VERSION.to_owned(),
                 at: Timestamp::now(),
@@ -355,5 +358,6 @@ fn image(build: BuildRecord) -> BuildImage {
         default_user: build.default_user,
         default_workdir: build.default_workdir,
         env: build.env,
+        start: build.start,
     }
 }

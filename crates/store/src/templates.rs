@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use sqlx::FromRow;
-use warren_types::{BuildId, Resources, TeamId, TemplateId};
+use warren_types::{BuildId, Resources, StartCommand, TeamId, TemplateId};
 
 use self::rows::{BuildRow, TemplateRow};
 use crate::error::query;
@@ -91,6 +91,8 @@ pub struct BuildRecord {
     pub default_user: String,
     /// Directory that commands start in; the user's home if unset.
     pub default_workdir: Option<String>,
+    /// What its sandboxes have running before they are handed out.
+    pub start: Option<StartCommand>,
     /// Limits of its sandboxes.
     pub resources: Resources,
     /// Version of the agent in its sandboxes.
@@ -124,6 +126,8 @@ pub struct BuildRegistration {
     pub default_user: String,
     /// Directory that commands start in.
     pub default_workdir: Option<String>,
+    /// What its sandboxes have running before they are handed out.
+    pub start: Option<StartCommand>,
     /// Limits of its sandboxes.
     pub resources: Resources,
     /// Version of the agent in its sandboxes.

@@ -6,12 +6,14 @@ mod network;
 mod observe;
 mod resources;
 mod sandbox;
+mod start;
 
 pub use id::{ApiKeyId, BuildId, IdError, SandboxId, TeamId, TemplateId, UserId};
 pub use network::{NetworkConfig, NetworkPolicy};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
 pub use resources::Resources;
 pub use sandbox::{EndReason, InvalidTransition, SandboxEvent, SandboxState};
+pub use start::StartCommand;
 
 /// The client id that the E2B API reports for every sandbox. Deprecated on the
 /// wire but required in responses.

@@ -74,6 +74,7 @@ pub(crate) fn base() -> BuildSpec {
         env: [("PATH".to_owned(), "/usr/bin".to_owned())].into(),
         default_user: "user".to_owned(),
         default_workdir: None,
+        start: None,
         resources: Resources::default(),
         warm: true,
     }

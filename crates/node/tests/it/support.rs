@@ -32,6 +32,7 @@ impl Stand {
                 default_user: "user".to_owned(),
                 default_workdir: None,
                 env: BTreeMap::new(),
+                start: None,
             },
             dir,
         }

@@ -49,6 +49,7 @@ impl Store {
 
 fn is_same(known: &BuildRecord, build: &BuildRegistration) -> bool {
     known.layers == build.layers
+        && known.start == build.start
         && known.env == build.env
         && known.resources == build.resources
         && known.default_user == build.default_user
@@ -104,6 +105,11 @@ async fn template_of(
     Ok(id)
 }
 
+fn json_start(build: &BuildRegistration, id: &str) -> Result<Option<String>, StoreError> {
+    let start = build.start.as_ref().map(serde_json::to_string).transpose();
+    start.map_err(|_| malformed("start", id))
+}
+
 async fn insert(
     tx: &mut Transaction<'_, Sqlite>,
     template: &TemplateId,
@@ -115,8 +121,8 @@ async fn insert(
         "INSERT INTO builds
          (id, template_id, status, layers, env, default_user, default_workdir, cpu_count,
           memory_mib, disk_mib, max_processes, envd_version, created_at, updated_at,
-          finished_at)
-         VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12)",
+          finished_at, start)
+         VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13)",
     )
     .bind(&text)
     .bind(template.as_str())
@@ -130,6 +136,7 @@ async fn insert(
     .bind(i64::from(build.resources.max_processes))
     .bind(&build.envd_version)
     .bind(micros(build.at))
+    .bind(json_start(build, &text)?)
     .execute(&mut **tx)
     .await
     .map_err(query(ACTION))?;

@@ -58,6 +58,7 @@ pub(super) struct BuildRow {
     created_at: i64,
     updated_at: i64,
     finished_at: Option<i64>,
+    start: Option<String>,
 }
 
 impl TryFrom<BuildRow> for BuildRecord {
@@ -87,6 +88,12 @@ impl TryFrom<BuildRow> for BuildRecord {
                 .finished_at
                 .map(|at| timestamp(at, "finished_at", id))
                 .transpose()?,
+            start: row
+                .start
+                .as_deref()
+                .map(serde_json::from_str)
+                .transpose()
+                .map_err(|_| malformed("start", id))?,
             default_user: row.default_user,
             default_workdir: row.default_workdir,
             envd_version: row.envd_version,
