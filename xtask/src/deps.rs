@@ -15,10 +15,18 @@ const TABLE: &[(&str, &[&str])] = &[
     ("warren-connect", &[]),
     ("warren-service", &[]),
     ("warren-sys", &[]),
-    ("warren-template", &[]),
     ("warren-wire", &["warren-types"]),
     ("warren-store", &["warren-types", "warren-service"]),
     ("warren-cluster", &["warren-types", "warren-service"]),
+    (
+        "warren-template",
+        &[
+            "warren-cluster",
+            "warren-connect",
+            "warren-service",
+            "warren-types",
+        ],
+    ),
     ("warren-proxy", &["warren-types", "warren-service"]),
     ("warren-runtime", &["warren-types", "warren-sys"]),
     (

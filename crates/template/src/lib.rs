@@ -2,9 +2,11 @@
 //! immutable unpacked layers named by content, and the recipe of the `base` template.
 //!
 //! A layer is made under a temporary name and renamed when it is whole, so a process that
-//! is killed at any instant leaves no half layer. It knows neither sandboxes nor SQL.
+//! is killed at any instant leaves no half layer. [`build`] makes layers of a description by
+//! running its steps in sandboxes of a node. It knows nothing of SQL or HTTP routes.
 
 pub mod base;
+pub mod build;
 mod layers;
 
 pub use layers::{LayerError, LayerStore, Making};
