@@ -109,9 +109,9 @@ fn shown(summary: TemplateSummary) -> Template {
     Template {
         template_id: template.id.into(),
         build_id: ready.map_or_else(|| Uuid::nil().to_string(), |build| build.id.to_string()),
-        cpu_count: ready.map_or(0, |build| build.resources.cpu_count),
-        memory_mb: ready.map_or(0, |build| build.resources.memory_mib),
-        disk_size_mb: ready.map_or(0, |build| build.resources.disk_mib),
+        cpu_count: ready.map_or(0, |build| build.content.resources.cpu_count),
+        memory_mb: ready.map_or(0, |build| build.content.resources.memory_mib),
+        disk_size_mb: ready.map_or(0, |build| build.content.resources.disk_mib),
         public: template.public,
         aliases,
         names,
@@ -122,7 +122,7 @@ fn shown(summary: TemplateSummary) -> Template {
         spawn_count: template.spawn_count,
         build_count: summary.build_count,
         envd_version: ready
-            .map(|build| build.envd_version.clone())
+            .map(|build| build.content.envd_version.clone())
             .unwrap_or_default(),
         build_status: summary
             .status
@@ -138,9 +138,9 @@ fn shown_build(build: BuildRecord) -> TemplateBuild {
         created_at: build.created_at,
         updated_at: build.updated_at,
         finished_at: build.finished_at,
-        cpu_count: build.resources.cpu_count,
-        memory_mb: build.resources.memory_mib,
-        disk_size_mb: Some(build.resources.disk_mib),
-        envd_version: Some(build.envd_version),
+        cpu_count: build.content.resources.cpu_count,
+        memory_mb: build.content.resources.memory_mib,
+        disk_size_mb: Some(build.content.resources.disk_mib),
+        envd_version: Some(build.content.envd_version),
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use warren_cluster::BuildImage;
-use warren_store::{BuildRecord, BuildRegistration, StoreError, TemplateRecord, TemplateSummary};
+use warren_store::{
+    BuildContent, BuildRecord, BuildRegistration, StoreError, TemplateRecord, TemplateSummary,
+};
 use warren_types::{ENVD_VERSION, Resources, StartCommand, TeamId, TemplateId};
 
 use crate::names::{DEFAULT_TAG, qualified};
@@ -104,13 +106,15 @@ impl Control {
                 alias: spec.alias,
                 public: spec.public,
                 tag: DEFAULT_TAG.to_owned(),
-                layers: spec.layers,
-                env: spec.env,
-                default_user: spec.default_user,
-                default_workdir: spec.default_workdir,
-                start: spec.start,
-                resources: spec.resources,
-                envd_version: ENVD_VERSION.to_owned(),
+                content: BuildContent {
+                    layers: spec.layers,
+                    env: spec.env,
+                    default_user: spec.default_user,
+                    default_workdir: spec.default_workdir,
+                    start: spec.start,
+                    resources: spec.resources,
+                    envd_version: ENVD_VERSION.to_owned(),
+                },
                 at: Timestamp::now(),
             })
             .await?;
@@ -349,15 +353,17 @@ impl Control {
     }
 }
 
-fn image(build: BuildRecord) -> BuildImage {
+/// What a node needs to know of a build.
+pub(crate) fn image(build: BuildRecord) -> BuildImage {
+    let content = build.content;
     BuildImage {
         template_id: build.template_id,
         build_id: build.id,
-        layers: build.layers,
-        resources: build.resources,
-        default_user: build.default_user,
-        default_workdir: build.default_workdir,
-        env: build.env,
-        start: build.start,
+        layers: content.layers,
+        resources: content.resources,
+        default_user: content.default_user,
+        default_workdir: content.default_workdir,
+        env: content.env,
+        start: content.start,
     }
 }

@@ -25,5 +25,7 @@ pub use pool::Store;
 pub use sandboxes::SandboxRecord;
 pub use teams::{Membership, TeamRecord};
 pub use templates::{
-    AliasRecord, BuildRecord, BuildRegistration, BuildStatus, TemplateRecord, TemplateSummary,
+    AliasRecord, BuildContent, BuildOutcome, BuildReason, BuildRecord, BuildRegistration,
+    BuildRequest, BuildRequested, BuildStatus, DeleteTemplateError, RequestBuildError, TagRecord,
+    TemplateRecord, TemplateSummary,
 };

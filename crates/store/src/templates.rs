@@ -1,7 +1,9 @@
 //! Templates, their names, builds and tags.
 
+mod builds;
 mod register;
 mod rows;
+mod tags;
 
 use std::collections::BTreeMap;
 
@@ -9,7 +11,9 @@ use jiff::Timestamp;
 use sqlx::FromRow;
 use warren_types::{BuildId, Resources, StartCommand, TeamId, TemplateId};
 
+pub use self::builds::{BuildOutcome, BuildRequest, BuildRequested, RequestBuildError};
 use self::rows::{BuildRow, TemplateRow};
+pub use self::tags::{DeleteTemplateError, TagRecord};
 use crate::error::query;
 use crate::time::micros;
 use crate::{Store, StoreError};
@@ -74,15 +78,9 @@ impl BuildStatus {
     }
 }
 
-/// One build of a template.
+/// What the sandboxes of a build are made from and how they start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BuildRecord {
-    /// Its id.
-    pub id: BuildId,
-    /// The template.
-    pub template_id: TemplateId,
-    /// How far it is.
-    pub status: BuildStatus,
+pub struct BuildContent {
     /// Digests of its layers, lowest first.
     pub layers: Vec<String>,
     /// Variables of every process in its sandboxes.
@@ -97,6 +95,32 @@ pub struct BuildRecord {
     pub resources: Resources,
     /// Version of the agent in its sandboxes.
     pub envd_version: String,
+}
+
+/// Why a build failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildReason {
+    /// What is told to the user.
+    pub message: String,
+    /// The step that failed, if it was one.
+    pub step: Option<String>,
+}
+
+/// One build of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRecord {
+    /// Its id.
+    pub id: BuildId,
+    /// The template.
+    pub template_id: TemplateId,
+    /// How far it is.
+    pub status: BuildStatus,
+    /// Why it failed, if it did.
+    pub reason: Option<BuildReason>,
+    /// What its sandboxes are made from; whole once it is ready.
+    pub content: BuildContent,
+    /// Free space in MiB that was asked for, if any was.
+    pub min_free_disk_mib: Option<u64>,
     /// When it was requested.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -118,20 +142,8 @@ pub struct BuildRegistration {
     pub public: bool,
     /// Tag that the build gets.
     pub tag: String,
-    /// Digests of its layers, lowest first.
-    pub layers: Vec<String>,
-    /// Variables of every process in its sandboxes.
-    pub env: BTreeMap<String, String>,
-    /// User that commands run as.
-    pub default_user: String,
-    /// Directory that commands start in.
-    pub default_workdir: Option<String>,
-    /// What its sandboxes have running before they are handed out.
-    pub start: Option<StartCommand>,
-    /// Limits of its sandboxes.
-    pub resources: Resources,
-    /// Version of the agent in its sandboxes.
-    pub envd_version: String,
+    /// What its sandboxes are made from.
+    pub content: BuildContent,
     /// The time of the registration.
     pub at: Timestamp,
 }

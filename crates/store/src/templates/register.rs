@@ -1,10 +1,11 @@
 //! Registering a ready build under a name.
 
+use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
-use warren_types::{BuildId, TemplateId};
+use warren_types::{BuildId, TeamId, TemplateId};
 
-use super::rows::BuildRow;
-use super::{BuildRecord, BuildRegistration};
+use super::rows::{BuildRow, ContentColumns};
+use super::{BuildContent, BuildRecord, BuildRegistration, BuildStatus};
 use crate::error::{malformed, query};
 use crate::time::micros;
 use crate::{Store, StoreError};
@@ -35,26 +36,18 @@ impl Store {
         .map_err(query(ACTION))?;
         if let Some(row) = newest {
             let known = BuildRecord::try_from(row)?;
-            if is_same(&known, build) {
+            if known.content == build.content {
                 tx.commit().await.map_err(query(ACTION))?;
                 return Ok(known);
             }
         }
-        let id = insert(&mut tx, &template, build).await?;
+        let (ready, at) = (BuildStatus::Ready, build.at);
+        let id = insert_build(&mut tx, &template, ready, &build.content, None, at).await?;
+        insert_tag(&mut tx, &template, &build.tag, id, at).await?;
         tx.commit().await.map_err(query(ACTION))?;
         let made = self.build_ready(&template, id).await?;
         made.ok_or_else(|| malformed("status", &id.to_string()))
     }
-}
-
-fn is_same(known: &BuildRecord, build: &BuildRegistration) -> bool {
-    known.layers == build.layers
-        && known.start == build.start
-        && known.env == build.env
-        && known.resources == build.resources
-        && known.default_user == build.default_user
-        && known.default_workdir == build.default_workdir
-        && known.envd_version == build.envd_version
 }
 
 async fn template_of(
@@ -80,76 +73,112 @@ async fn template_of(
         return id.parse().map_err(|_| malformed("template_id", &id));
     }
     let id = TemplateId::random();
+    insert_template(tx, &id, build.team_id, build.public, build.at).await?;
+    insert_alias(tx, &build.namespace, &build.alias, &id, build.at).await?;
+    Ok(id)
+}
+
+pub(super) async fn insert_template(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: &TemplateId,
+    team: TeamId,
+    public: bool,
+    at: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO templates (id, team_id, public, spawn_count, created_at, updated_at)
          VALUES ($1, $2, $3, 0, $4, $4)",
     )
     .bind(id.as_str())
-    .bind(build.team_id.to_string())
-    .bind(i64::from(build.public))
-    .bind(micros(build.at))
+    .bind(team.to_string())
+    .bind(i64::from(public))
+    .bind(micros(at))
     .execute(&mut **tx)
     .await
-    .map_err(query(ACTION))?;
+    .map_err(query("add template"))?;
+    Ok(())
+}
+
+pub(super) async fn insert_alias(
+    tx: &mut Transaction<'_, Sqlite>,
+    namespace: &str,
+    alias: &str,
+    template: &TemplateId,
+    at: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO template_aliases (namespace, alias, template_id, created_at)
          VALUES ($1, $2, $3, $4)",
     )
-    .bind(&build.namespace)
-    .bind(&build.alias)
-    .bind(id.as_str())
-    .bind(micros(build.at))
+    .bind(namespace)
+    .bind(alias)
+    .bind(template.as_str())
+    .bind(micros(at))
     .execute(&mut **tx)
     .await
-    .map_err(query(ACTION))?;
-    Ok(id)
+    .map_err(query("name template"))?;
+    Ok(())
 }
 
-fn json_start(build: &BuildRegistration, id: &str) -> Result<Option<String>, StoreError> {
-    let start = build.start.as_ref().map(serde_json::to_string).transpose();
-    start.map_err(|_| malformed("start", id))
-}
-
-async fn insert(
+/// Adds a build that is ready or waiting.
+pub(super) async fn insert_build(
     tx: &mut Transaction<'_, Sqlite>,
     template: &TemplateId,
-    build: &BuildRegistration,
+    status: BuildStatus,
+    content: &BuildContent,
+    min_free_disk_mib: Option<u64>,
+    at: Timestamp,
 ) -> Result<BuildId, StoreError> {
     let id = BuildId::random();
     let text = id.to_string();
+    let columns = ContentColumns::of(content, &text)?;
     sqlx::query(
         "INSERT INTO builds
          (id, template_id, status, layers, env, default_user, default_workdir, cpu_count,
           memory_mib, disk_mib, max_processes, envd_version, created_at, updated_at,
-          finished_at, start)
-         VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13)",
+          finished_at, start, min_free_disk_mib)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16)",
     )
     .bind(&text)
     .bind(template.as_str())
-    .bind(serde_json::to_string(&build.layers).map_err(|_| malformed("layers", &text))?)
-    .bind(serde_json::to_string(&build.env).map_err(|_| malformed("env", &text))?)
-    .bind(&build.default_user)
-    .bind(&build.default_workdir)
-    .bind(i64::from(build.resources.cpu_count))
-    .bind(i64::from(build.resources.memory_mib))
-    .bind(i64::from(build.resources.disk_mib))
-    .bind(i64::from(build.resources.max_processes))
-    .bind(&build.envd_version)
-    .bind(micros(build.at))
-    .bind(json_start(build, &text)?)
+    .bind(status.as_str())
+    .bind(columns.layers)
+    .bind(columns.env)
+    .bind(&content.default_user)
+    .bind(&content.default_workdir)
+    .bind(i64::from(content.resources.cpu_count))
+    .bind(i64::from(content.resources.memory_mib))
+    .bind(i64::from(content.resources.disk_mib))
+    .bind(i64::from(content.resources.max_processes))
+    .bind(&content.envd_version)
+    .bind(micros(at))
+    .bind((status == BuildStatus::Ready).then(|| micros(at)))
+    .bind(columns.start)
+    .bind(min_free_disk_mib.map(|mib| i64::try_from(mib).unwrap_or(i64::MAX)))
     .execute(&mut **tx)
     .await
-    .map_err(query(ACTION))?;
+    .map_err(query("add build"))?;
+    Ok(id)
+}
+
+/// Gives a build a tag, from now on.
+pub(super) async fn insert_tag(
+    tx: &mut Transaction<'_, Sqlite>,
+    template: &TemplateId,
+    tag: &str,
+    build: BuildId,
+    at: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO template_tags (template_id, tag, build_id, created_at)
-         VALUES ($1, $2, $3, $4)",
+         VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
     )
     .bind(template.as_str())
-    .bind(&build.tag)
-    .bind(&text)
-    .bind(micros(build.at))
+    .bind(tag)
+    .bind(build.to_string())
+    .bind(micros(at))
     .execute(&mut **tx)
     .await
-    .map_err(query(ACTION))?;
-    Ok(id)
+    .map_err(query("tag build"))?;
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 use warren_types::Resources;
 
-use super::{BuildRecord, BuildStatus, TemplateRecord};
+use super::{BuildContent, BuildReason, BuildRecord, BuildStatus, TemplateRecord};
 use crate::StoreError;
 use crate::error::malformed;
 use crate::time::timestamp;
@@ -59,6 +59,9 @@ pub(super) struct BuildRow {
     updated_at: i64,
     finished_at: Option<i64>,
     start: Option<String>,
+    reason: Option<String>,
+    reason_step: Option<String>,
+    min_free_disk_mib: Option<i64>,
 }
 
 impl TryFrom<BuildRow> for BuildRecord {
@@ -74,29 +77,54 @@ impl TryFrom<BuildRow> for BuildRecord {
                 .parse()
                 .map_err(|_| malformed("template_id", id))?,
             status: BuildStatus::parse(&row.status).ok_or_else(|| malformed("status", id))?,
-            layers: serde_json::from_str(&row.layers).map_err(|_| malformed("layers", id))?,
-            env: serde_json::from_str(&row.env).map_err(|_| malformed("env", id))?,
-            resources: Resources {
-                cpu_count: number(row.cpu_count, "cpu_count")?,
-                memory_mib: number(row.memory_mib, "memory_mib")?,
-                disk_mib: number(row.disk_mib, "disk_mib")?,
-                max_processes: number(row.max_processes, "max_processes")?,
+            reason: row.reason.map(|message| BuildReason {
+                message,
+                step: row.reason_step,
+            }),
+            content: BuildContent {
+                layers: serde_json::from_str(&row.layers).map_err(|_| malformed("layers", id))?,
+                env: serde_json::from_str(&row.env).map_err(|_| malformed("env", id))?,
+                resources: Resources {
+                    cpu_count: number(row.cpu_count, "cpu_count")?,
+                    memory_mib: number(row.memory_mib, "memory_mib")?,
+                    disk_mib: number(row.disk_mib, "disk_mib")?,
+                    max_processes: number(row.max_processes, "max_processes")?,
+                },
+                start: row
+                    .start
+                    .as_deref()
+                    .map(serde_json::from_str)
+                    .transpose()
+                    .map_err(|_| malformed("start", id))?,
+                default_user: row.default_user,
+                default_workdir: row.default_workdir,
+                envd_version: row.envd_version,
             },
+            min_free_disk_mib: row.min_free_disk_mib.map(i64::unsigned_abs),
             created_at: timestamp(row.created_at, "created_at", id)?,
             updated_at: timestamp(row.updated_at, "updated_at", id)?,
             finished_at: row
                 .finished_at
                 .map(|at| timestamp(at, "finished_at", id))
                 .transpose()?,
-            start: row
-                .start
-                .as_deref()
-                .map(serde_json::from_str)
-                .transpose()
-                .map_err(|_| malformed("start", id))?,
-            default_user: row.default_user,
-            default_workdir: row.default_workdir,
-            envd_version: row.envd_version,
+        })
+    }
+}
+
+/// The columns of a build's content as text.
+pub(super) struct ContentColumns {
+    pub(super) layers: String,
+    pub(super) env: String,
+    pub(super) start: Option<String>,
+}
+
+impl ContentColumns {
+    pub(super) fn of(content: &BuildContent, id: &str) -> Result<Self, StoreError> {
+        let start = content.start.as_ref().map(serde_json::to_string);
+        Ok(Self {
+            layers: serde_json::to_string(&content.layers).map_err(|_| malformed("layers", id))?,
+            env: serde_json::to_string(&content.env).map_err(|_| malformed("env", id))?,
+            start: start.transpose().map_err(|_| malformed("start", id))?,
         })
     }
 }
