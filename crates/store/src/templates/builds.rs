@@ -59,7 +59,7 @@ pub enum RequestBuildError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildOutcome {
     /// Usable, with this content.
-    Ready(BuildContent),
+    Ready(Box<BuildContent>),
     /// Failed.
     Failed(BuildReason),
 }
