@@ -6,6 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) mod connection;
+pub(crate) mod sandbox;
+
+use connection::Connection;
+
 /// A self-hosted sandbox cloud for AI agents, compatible with the E2B SDKs.
 #[derive(Debug, Parser)]
 #[command(name = "warren", version, propagate_version = true)]
@@ -21,7 +26,10 @@ pub(crate) enum Command {
     /// Check this machine and say how to fix what is missing.
     Doctor(Doctor),
     /// Drive a sandbox through a running server and show the latency of each step.
-    Demo(Demo),
+    Demo(Connection),
+    /// Create, list, enter and end sandboxes.
+    #[command(alias = "sbx", alias = "sandboxes", arg_required_else_help = true)]
+    Sandbox(sandbox::Sandbox),
 }
 
 #[derive(Debug, Args)]
@@ -152,33 +160,4 @@ pub(crate) struct Doctor {
     /// Print the checks as JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// URL of the server's API.
-    #[arg(
-        long,
-        env = "E2B_API_URL",
-        default_value = "http://127.0.0.1:3000",
-        value_name = "URL"
-    )]
-    pub(crate) api_url: String,
-
-    /// URL that sandboxes are reached at [default: the API's].
-    #[arg(long, env = "E2B_SANDBOX_URL", value_name = "URL")]
-    pub(crate) sandbox_url: Option<String>,
-
-    /// API key [default: that in the data directory of a server on this machine].
-    #[arg(long, env = "E2B_API_KEY", hide_env_values = true, value_name = "KEY")]
-    pub(crate) api_key: Option<String>,
-
-    /// Data directory of the server, to read its API key from.
-    #[arg(
-        long,
-        env = "WARREN_DATA_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
-    pub(crate) data_dir: PathBuf,
 }

@@ -1,15 +1,15 @@
 //! `warren demo`: drives a sandbox through a running server, one step after another, and
 //! shows how long each took.
 
-use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use warren_client::{Client, Config, Event, NewSandbox};
+use warren_client::{Client, Event, NewSandbox};
 
-use crate::cli::Demo;
+use crate::cli::connection::Connection;
+use crate::connection::{self, NO_SERVER};
 
 const FILE: &str = "/tmp/greeting.txt";
 const CONTENT: &str = "hello from the host";
@@ -17,28 +17,12 @@ const CONTENT: &str = "hello from the host";
 const SLOW_LINES: &str = "for i in 1 2 3; do echo line $i; sleep 0.2; done";
 
 /// Runs the demonstration.
-pub(crate) fn run(args: Demo) -> anyhow::Result<ExitCode> {
-    let key = match args.api_key {
-        Some(key) => key,
-        None => {
-            let path = args.data_dir.join("api-key");
-            let key = fs::read_to_string(&path).with_context(|| {
-                format!(
-                    "read the API key from {}\nhint: start a server with `warren up`, or name the key with --api-key",
-                    path.display()
-                )
-            })?;
-            key.trim().to_owned()
-        }
-    };
-    let mut config = Config::new(args.api_url, key);
-    if let Some(url) = args.sandbox_url {
-        config.sandbox_url = url;
-    }
+pub(crate) fn run(args: Connection) -> anyhow::Result<ExitCode> {
+    let client = connection::client(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(steps(config))?;
+    runtime.block_on(steps(&client))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,17 +43,13 @@ async fn step<T>(
     Ok(value)
 }
 
-async fn steps(config: Config) -> anyhow::Result<()> {
-    let url = config.api_url.clone();
-    let client = Client::new(config)?;
+async fn steps(client: &Client) -> anyhow::Result<()> {
     let new = NewSandbox {
         template_id: "base".to_owned(),
         ..NewSandbox::default()
     };
     let sandbox = step("create", async {
-        let sandbox = client.create(&new).await.with_context(|| {
-            format!("reach the server at {url}\nhint: start one with `warren up`, or name it with --api-url")
-        })?;
+        let sandbox = client.create(&new).await.context(NO_SERVER)?;
         let id = sandbox.id().to_owned();
         Ok((sandbox, id))
     })

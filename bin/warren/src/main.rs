@@ -2,11 +2,13 @@
 //! command line; it reads the configuration and joins the parts.
 
 mod cli;
+mod connection;
 mod data;
 mod demo;
 mod doctor;
 mod edge;
 mod guest;
+mod sandbox;
 mod up;
 
 use std::ffi::OsStr;
@@ -26,10 +28,19 @@ fn main() -> ExitCode {
     if words.next().as_deref() == Some(OsStr::new(warren_runtime::ns::HELPER_COMMAND)) {
         return warren_runtime::ns::helper_main();
     }
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stream leaves nobody to tell.
+            error.print().ok();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let result = match cli.command {
         Command::Up(args) => up::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
+        Command::Sandbox(args) => sandbox::run(args),
     };
     result.unwrap_or_else(|error| {
         // A closed stderr leaves nobody to tell.

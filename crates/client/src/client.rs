@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use reqwest::RequestBuilder;
 use serde::Serialize;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
+use warren_types::LogLevel;
 use warren_wire::{
     Connect, ListedSandbox, LogRecord, NewSandbox, SandboxDetail, SandboxLogsV2, SandboxMetric,
     State, Timeout,
@@ -20,6 +22,8 @@ use crate::http::{base_url, body, call, join, json, refusal, send};
 use crate::sandbox::Sandbox;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Writing the memory of a large sandbox takes a while.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
 const NEXT_TOKEN: &str = "x-next-token";
 
 /// A client of one server. Clones share connections.
@@ -43,16 +47,31 @@ pub struct ListQuery {
     pub states: Vec<State>,
     /// Only those with all these labels.
     pub metadata: BTreeMap<String, String>,
+    /// Only those of this template, by name or id.
+    pub template: Option<String>,
+    /// Only those that started after this moment.
+    pub started_after: Option<Timestamp>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
     /// How many at most, 1 to 100.
     pub limit: Option<u32>,
     /// Where to go on, from [`Page::next_token`].
     pub next_token: Option<String>,
 }
 
+/// Which lines of a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// From this moment on; the newest lines when unset.
+    pub from: Option<Timestamp>,
+    /// This severity and above.
+    pub min_level: Option<LogLevel>,
+}
+
 /// A part of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// Its sandboxes, newest first.
+    /// Its sandboxes, in the order asked for.
     pub sandboxes: Vec<ListedSandbox>,
     /// Where the next part starts; `None` at the end.
     pub next_token: Option<String>,
@@ -79,7 +98,7 @@ impl Client {
         })
     }
 
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let Shared {
             config,
             http,
@@ -91,7 +110,7 @@ impl Client {
             .timeout(config.request_timeout)
     }
 
-    fn post<T: Serialize>(&self, path: &[&str], body: &T) -> RequestBuilder {
+    pub(crate) fn post<T: Serialize>(&self, path: &[&str], body: &T) -> RequestBuilder {
         self.request(Method::POST, path).json(body)
     }
 
@@ -143,12 +162,7 @@ impl Client {
             .request(Method::GET, &["v2", "sandboxes"])
             .query(&list_parameters(query));
         let response = call(OPERATION, request).await?;
-        let next_token = response
-            .headers()
-            .get(NEXT_TOKEN)
-            .and_then(|value| value.to_str().ok())
-            .filter(|token| !token.is_empty())
-            .map(str::to_owned);
+        let next_token = next_token(&response);
         Ok(Page {
             sandboxes: json(OPERATION, response).await?,
             next_token,
@@ -187,30 +201,97 @@ impl Client {
         Ok(())
     }
 
-    /// Returns what a sandbox used, sample by sample.
+    /// Pauses a sandbox; with `memory` its processes go on after the resume, without only its
+    /// files are kept. Returns false if it was paused already.
     ///
     /// # Errors
     /// [`Error`]; status 404 if there is no such sandbox.
-    pub async fn metrics(&self, sandbox_id: &str) -> Result<Vec<SandboxMetric>, Error> {
+    pub async fn pause(&self, sandbox_id: &str, memory: bool) -> Result<bool, Error> {
+        const OPERATION: &str = "pause a sandbox";
+        let request = self.post(
+            &["sandboxes", sandbox_id, "pause"],
+            &serde_json::json!({ "memory": memory }),
+        );
+        // The state may be long in the writing.
+        let response = send(OPERATION, request.timeout(PAUSE_TIMEOUT)).await?;
+        match response.status() {
+            status if status.is_success() => Ok(true),
+            StatusCode::CONFLICT => Ok(false),
+            status => {
+                let body = body(OPERATION, response, crate::http::ANSWER_LIMIT).await?;
+                Err(refusal(OPERATION, status, &body))
+            }
+        }
+    }
+
+    /// Returns what a sandbox used, sample by sample, from a moment on.
+    ///
+    /// # Errors
+    /// [`Error`]; status 404 if there is no such sandbox.
+    pub async fn metrics(
+        &self,
+        sandbox_id: &str,
+        from: Option<Timestamp>,
+    ) -> Result<Vec<SandboxMetric>, Error> {
         const OPERATION: &str = "get the metrics of a sandbox";
-        let request = self.request(Method::GET, &["sandboxes", sandbox_id, "metrics"]);
+        let from = from.map(|from| ("start", from.as_second().to_string()));
+        let request = self
+            .request(Method::GET, &["sandboxes", sandbox_id, "metrics"])
+            .query(from.as_slice());
         json(OPERATION, call(OPERATION, request).await?).await
     }
 
-    /// Returns the newest lines of a sandbox's log.
+    /// Returns lines of a sandbox's log, oldest first: at most 1000, the first of those asked
+    /// for when the query names a moment, else the newest.
     ///
     /// # Errors
     /// [`Error`]; status 404 if there is no such sandbox.
-    pub async fn logs(&self, sandbox_id: &str) -> Result<Vec<LogRecord>, Error> {
+    pub async fn logs(&self, sandbox_id: &str, query: &LogQuery) -> Result<Vec<LogRecord>, Error> {
         const OPERATION: &str = "get the log of a sandbox";
-        let request = self.request(Method::GET, &["v2", "sandboxes", sandbox_id, "logs"]);
-        let logs: SandboxLogsV2 = json(OPERATION, call(OPERATION, request).await?).await?;
+        let request = self
+            .request(Method::GET, &["v2", "sandboxes", sandbox_id, "logs"])
+            .query(&log_parameters(query));
+        let mut logs: SandboxLogsV2 = json(OPERATION, call(OPERATION, request).await?).await?;
+        if query.from.is_none() {
+            logs.logs.reverse();
+        }
         Ok(logs.logs)
     }
 }
 
+/// Where the next page of a list begins.
+pub(crate) fn next_token(response: &reqwest::Response) -> Option<String> {
+    response
+        .headers()
+        .get(NEXT_TOKEN)
+        .and_then(|value| value.to_str().ok())
+        .filter(|token| !token.is_empty())
+        .map(str::to_owned)
+}
+
 fn seconds(timeout: Duration) -> i32 {
     i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX)
+}
+
+fn log_parameters(query: &LogQuery) -> Vec<(&'static str, String)> {
+    let mut parameters = Vec::new();
+    match query.from {
+        Some(from) => {
+            parameters.push(("direction", "forward".to_owned()));
+            parameters.push(("cursor", from.as_millisecond().to_string()));
+        }
+        None => parameters.push(("direction", "backward".to_owned())),
+    }
+    if let Some(level) = query.min_level {
+        let word = match level {
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+        };
+        parameters.push(("level", word.to_owned()));
+    }
+    parameters
 }
 
 fn list_parameters(query: &ListQuery) -> Vec<(&'static str, String)> {
@@ -235,6 +316,15 @@ fn list_parameters(query: &ListQuery) -> Vec<(&'static str, String)> {
         }
         parameters.push(("metadata", labels.finish()));
     }
+    if let Some(template) = &query.template {
+        parameters.push(("template", template.clone()));
+    }
+    if let Some(moment) = query.started_after {
+        parameters.push(("startedAfter", moment.to_string()));
+    }
+    if query.oldest_first {
+        parameters.push(("order", "asc".to_owned()));
+    }
     if let Some(limit) = query.limit {
         parameters.push(("limit", limit.to_string()));
     }
@@ -256,12 +346,17 @@ mod tests {
             metadata: BTreeMap::from([("a b".to_owned(), "c&d".to_owned())]),
             limit: Some(2),
             next_token: Some("t".to_owned()),
+            oldest_first: true,
+            template: Some("base".to_owned()),
+            ..ListQuery::default()
         };
         assert_eq!(
             list_parameters(&query),
             [
                 ("state", "running,paused".to_owned()),
                 ("metadata", "a%2Bb=c%2526d".to_owned()),
+                ("template", "base".to_owned()),
+                ("order", "asc".to_owned()),
                 ("limit", "2".to_owned()),
                 ("nextToken", "t".to_owned()),
             ]

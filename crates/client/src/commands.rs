@@ -12,13 +12,14 @@ use warren_connect::process::{
     CloseStdinRequest, CloseStdinResponse, ConnectRequest, ConnectResponse, ListRequest,
     ListResponse, ProcessConfig, ProcessEvent, ProcessInfo, ProcessInput, ProcessSelector,
     SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, Signal,
-    StartRequest, StartResponse,
+    StartRequest, StartResponse, UpdateRequest, UpdateResponse,
 };
 
 use crate::agent::{Agent, Messages};
 use crate::error::Error;
+use crate::terminal::{Terminal, TerminalSize};
 
-const SERVICE: &str = "process.Process";
+pub(crate) const SERVICE: &str = "process.Process";
 const START: &str = "run a command";
 const FOLLOW: &str = "follow a process";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -245,6 +246,45 @@ impl Commands {
         Ok(answer.processes)
     }
 
+    /// Starts a program on a terminal and returns once it runs. Its output arrives as
+    /// [`Event::Stdout`].
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn start_terminal(&self, terminal: Terminal) -> Result<Process, Error> {
+        let (request, user) = terminal.into_request();
+        let agent = self.agent.clone().with_user(user);
+        let messages = agent
+            .stream(START, SERVICE, "Start", &request, None)
+            .await?;
+        Process::begin(agent, messages, Followed::Start).await
+    }
+
+    /// Types into the terminal of a process, in the order of calls.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn send_terminal(&self, pid: u32, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        self.send(pid, Input::Pty(bytes.into())).await
+    }
+
+    /// Changes the size of the terminal of a process.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn resize(&self, pid: u32, size: TerminalSize) -> Result<(), Error> {
+        let request = UpdateRequest {
+            process: selector(pid),
+            pty: Some(size.into()),
+        };
+        let operation = "resize a terminal";
+        let _: UpdateResponse = self
+            .agent
+            .unary(operation, SERVICE, "Update", &request)
+            .await?;
+        Ok(())
+    }
+
     /// Kills a process. Returns whether it was there.
     ///
     /// # Errors
@@ -270,11 +310,13 @@ impl Commands {
     /// # Errors
     /// [`Error`]; the agent's `internal` if it was started without one.
     pub async fn send_stdin(&self, pid: u32, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        self.send(pid, Input::Stdin(bytes.into())).await
+    }
+
+    async fn send(&self, pid: u32, input: Input) -> Result<(), Error> {
         let request = SendInputRequest {
             process: selector(pid),
-            input: Some(ProcessInput {
-                input: Some(Input::Stdin(bytes.into())),
-            }),
+            input: Some(ProcessInput { input: Some(input) }),
         };
         let _: SendInputResponse = self
             .agent
@@ -428,6 +470,12 @@ impl Process {
     /// As [`Commands::close_stdin`].
     pub async fn close_stdin(&self) -> Result<(), Error> {
         self.commands.close_stdin(self.pid).await
+    }
+
+    /// What runs commands in its sandbox, as the user that it was started as.
+    #[must_use]
+    pub fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// As [`Commands::kill`].

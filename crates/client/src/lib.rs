@@ -30,14 +30,21 @@ mod error;
 mod files;
 mod http;
 mod sandbox;
+mod snapshots;
+mod terminal;
 
-pub use client::{Client, ListQuery, Page};
+pub use client::{Client, ListQuery, LogQuery, Page};
 pub use commands::{Command, Commands, Event, Exit, Output, Process};
 pub use config::Config;
 pub use error::Error;
 pub use files::{Download, Files};
 pub use sandbox::Sandbox;
+pub use snapshots::{Snapshot, SnapshotQuery};
+pub use terminal::{Terminal, TerminalSize};
 pub use warren_connect::Code;
 pub use warren_connect::filesystem::{EntryInfo, FileType};
 pub use warren_connect::process::ProcessInfo;
-pub use warren_wire::{ListedSandbox, LogRecord, NewSandbox, SandboxDetail, SandboxMetric, State};
+pub use warren_types::LogLevel;
+pub use warren_wire::{
+    AutoResume, ListedSandbox, LogRecord, NewSandbox, SandboxDetail, SandboxMetric, State,
+};

@@ -7,7 +7,7 @@ use warren_types::ENVD_PORT;
 use warren_wire::{LogRecord, SandboxDetail, SandboxMetric};
 
 use crate::agent::Agent;
-use crate::client::Client;
+use crate::client::{Client, LogQuery};
 use crate::commands::Commands;
 use crate::error::Error;
 use crate::files::Files;
@@ -120,7 +120,7 @@ impl Sandbox {
     /// # Errors
     /// As [`Client::metrics`].
     pub async fn metrics(&self) -> Result<Vec<SandboxMetric>, Error> {
-        self.client.metrics(self.id()).await
+        self.client.metrics(self.id(), None).await
     }
 
     /// As [`Client::logs`].
@@ -128,7 +128,7 @@ impl Sandbox {
     /// # Errors
     /// As [`Client::logs`].
     pub async fn logs(&self) -> Result<Vec<LogRecord>, Error> {
-        self.client.logs(self.id()).await
+        self.client.logs(self.id(), &LogQuery::default()).await
     }
 
     /// As [`Client::kill`].

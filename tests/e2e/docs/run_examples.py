@@ -8,7 +8,7 @@ comment `<!-- not-run: reason -->` stands before it, and the reason is shown.
     run_examples.py [--node-dir DIR] [--list] [FILE...]
 
 The environment names the server as the SDKs expect it (E2B_API_URL, E2B_SANDBOX_URL,
-E2B_API_KEY). JavaScript runs in a file inside --node-dir, so that imports find the
+E2B_API_KEY), and WARREN_BIN the program that examples call `warren`. JavaScript runs in a file inside --node-dir, so that imports find the
 packages installed there.
 """
 
@@ -107,6 +107,15 @@ def command(example: Example, script: Path) -> list[str]:
     return ["bash", "-euo", "pipefail", str(script)]
 
 
+def environment() -> dict[str, str]:
+    """That of this program; `warren` in an example is the program under test."""
+    program = os.environ.get("WARREN_BIN")
+    if program is None:
+        return dict(os.environ)
+    path = f"{Path(program).resolve().parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path}
+
+
 def run(example: Example, node_dir: Path) -> str | None:
     """Runs one example; returns what went wrong, or None."""
     suffix = {"python": ".py", "js": ".mjs", "bash": ".sh"}[example.language]
@@ -121,6 +130,7 @@ def run(example: Example, node_dir: Path) -> str | None:
             done = subprocess.run(
                 command(example, script),
                 cwd=scratch,
+                env=environment(),
                 capture_output=True,
                 text=True,
                 timeout=SECONDS,
