@@ -44,6 +44,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-cluster",
             "warren-service",
             "warren-store",
+            "warren-template",
             "warren-types",
         ],
     ),

@@ -6,7 +6,9 @@ use std::error::Error;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use warren_control::{
-    AuthError, CreateError, IdempotencyError, ListError, ObserveError, SandboxError, TemplateError,
+    AuthError, BuildRequestError, BuildStartError, BuildStatusError, CreateError,
+    DeleteTemplateError, FilesError, IdempotencyError, ListError, ManageError, ObserveError,
+    RequestBuildError, SandboxError, TemplateError, UploadError,
 };
 use warren_service::Chain;
 use warren_wire::ErrorBody;
@@ -210,6 +212,100 @@ impl From<ObserveError> for ApiError {
             E::NotFound(_) => StatusCode::NOT_FOUND,
             E::Range | E::TeamRange | E::TooMany(_) => StatusCode::BAD_REQUEST,
             E::ForeignTeam { .. } => StatusCode::FORBIDDEN,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<BuildRequestError> for ApiError {
+    fn from(error: BuildRequestError) -> Self {
+        use BuildRequestError as E;
+        let status = match &error {
+            E::Store(_) | E::Refused(RequestBuildError::Store(_)) => return Self::internal(&error),
+            E::Refused(RequestBuildError::NameIsId(_)) => StatusCode::CONFLICT,
+            E::Refused(RequestBuildError::NameTaken(_)) => StatusCode::FORBIDDEN,
+            E::TooMany(_) => {
+                return Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false);
+            }
+            E::NoName | E::Name(_) | E::Namespace { .. } | E::Tag(_) | E::Resources(_) => {
+                StatusCode::BAD_REQUEST
+            }
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<BuildStartError> for ApiError {
+    fn from(error: BuildStartError) -> Self {
+        use BuildStartError as E;
+        let status = match &error {
+            E::Store(_) | E::Log(_) | E::Archives(_) => return Self::internal(&error),
+            E::Id(_) | E::NotWaiting => StatusCode::BAD_REQUEST,
+            E::Unknown { .. } => StatusCode::NOT_FOUND,
+            E::Foreign => StatusCode::FORBIDDEN,
+            E::NoBuilder => StatusCode::SERVICE_UNAVAILABLE,
+            E::Source(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<BuildStatusError> for ApiError {
+    fn from(error: BuildStatusError) -> Self {
+        use BuildStatusError as E;
+        let status = match &error {
+            E::Store(_) | E::Log(_) => return Self::internal(&error),
+            E::Id | E::Unknown(_) => StatusCode::BAD_REQUEST,
+            E::Foreign(_) => StatusCode::FORBIDDEN,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<FilesError> for ApiError {
+    fn from(error: FilesError) -> Self {
+        use FilesError as E;
+        let status = match &error {
+            E::Store(_) | E::Disk(_) => return Self::internal(&error),
+            E::Hash => StatusCode::BAD_REQUEST,
+            E::Template(_) => StatusCode::NOT_FOUND,
+            E::NoBuilder => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        use UploadError as E;
+        let status = match &error {
+            E::Disk(_) => return Self::internal(&error),
+            E::Path | E::Length => StatusCode::BAD_REQUEST,
+            E::Signature | E::Expired => StatusCode::FORBIDDEN,
+            E::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            E::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
+            E::NoBuilder => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<ManageError> for ApiError {
+    fn from(error: ManageError) -> Self {
+        use DeleteTemplateError as D;
+        use ManageError as E;
+        let status = match &error {
+            E::Store(_) | E::Delete(D::Store(_)) => return Self::internal(&error),
+            E::NotFound(_) | E::Target { .. } | E::Delete(D::Gone(_)) => StatusCode::NOT_FOUND,
+            E::Foreign(_) => StatusCode::FORBIDDEN,
+            E::PublicName { .. } => StatusCode::CONFLICT,
+            E::Delete(D::Running(_) | D::Paused(_))
+            | E::Reference(_)
+            | E::Namespace { .. }
+            | E::Tag(_)
+            | E::NoTags
+            | E::DefaultTag
+            | E::NameHasTag => StatusCode::BAD_REQUEST,
         };
         Self::told(status, &error)
     }

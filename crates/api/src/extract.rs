@@ -63,6 +63,19 @@ where
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
+/// The same on the routes of templates, which word the error in their own way.
+#[derive(Debug)]
+pub(crate) struct TemplateJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for TemplateJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let body = body(request).await?;
+        Ok(Self(parse(&body, "Invalid request body")?))
+    }
+}
+
 /// A JSON body that may be absent or empty.
 #[derive(Debug)]
 pub(crate) struct OptionalJson<T>(pub(crate) T);
@@ -83,18 +96,20 @@ async fn body(request: Request) -> Result<Bytes, ApiError> {
         })
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+fn parse<T: DeserializeOwned>(body: &[u8], no_json: &str) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| match error.classify() {
         Category::Data => ApiError::validation(error),
-        _ => ApiError::bad_request(format!("Error when parsing request: {error}")),
+        _ => ApiError::bad_request(format!("{no_json}: {error}")),
     })
 }
+
+const NO_JSON: &str = "Error when parsing request";
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(parse(&body(request).await?)?))
+        Ok(Self(parse(&body(request).await?, NO_JSON)?))
     }
 }
 
@@ -106,7 +121,7 @@ impl<T: DeserializeOwned + Default, S: Sync> FromRequest<S> for OptionalJson<T> 
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(T::default()));
         }
-        Ok(Self(parse(&body)?))
+        Ok(Self(parse(&body, NO_JSON)?))
     }
 }
 
@@ -124,6 +139,26 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
             .map_err(|_| bad())?;
         let (_, text) = params.iter().next().ok_or_else(bad)?;
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// The two parameters in the path, decoded.
+#[derive(Debug)]
+pub(crate) struct PathPair(pub(crate) String, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathPair {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let bad = || ApiError::validation("the path is not UTF-8");
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| bad())?;
+        let mut params = params.iter().map(|(_, text)| text.to_owned());
+        match (params.next(), params.next()) {
+            (Some(first), Some(second)) => Ok(Self(first, second)),
+            _ => Err(bad()),
+        }
     }
 }
 

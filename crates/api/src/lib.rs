@@ -2,6 +2,7 @@
 //! What is not built answers 501 and names itself; [`operations`] lists both kinds.
 
 mod auth;
+mod builds;
 mod convert;
 mod cors;
 mod error;
@@ -14,9 +15,11 @@ mod operations;
 mod rate;
 mod router;
 mod sandboxes;
+mod tags;
 mod teams;
 mod templates;
 mod unimplemented;
+mod uploads;
 
 pub use operations::Operation;
 pub use rate::RateLimit;

@@ -121,7 +121,33 @@ fn limit(query: &Query) -> Result<usize, ApiError> {
     usize::try_from(limit).map_err(ApiError::validation)
 }
 
-fn moment(query: &Query, name: &str) -> Result<Option<Timestamp>, ApiError> {
+/// Which way a list goes, if said.
+pub(crate) fn is_backward(query: &Query) -> Result<Option<bool>, ApiError> {
+    match query.filled("direction") {
+        None => Ok(None),
+        Some("backward") => Ok(Some(true)),
+        Some("forward") => Ok(Some(false)),
+        Some(_) => Err(ApiError::validation(
+            "direction must be forward or backward",
+        )),
+    }
+}
+
+/// The least severity that is wanted, if said.
+pub(crate) fn min_level(query: &Query) -> Result<Option<LogLevel>, ApiError> {
+    match query.filled("level") {
+        None => Ok(None),
+        Some("debug") => Ok(Some(LogLevel::Debug)),
+        Some("info") => Ok(Some(LogLevel::Info)),
+        Some("warn") => Ok(Some(LogLevel::Warn)),
+        Some("error") => Ok(Some(LogLevel::Error)),
+        Some(_) => Err(ApiError::validation(
+            "level must be debug, info, warn or error",
+        )),
+    }
+}
+
+pub(crate) fn moment(query: &Query, name: &str) -> Result<Option<Timestamp>, ApiError> {
     query
         .natural(name)?
         .map(Timestamp::from_millisecond)
@@ -155,27 +181,8 @@ pub(crate) async fn logs_v2(
     SandboxPath(id): SandboxPath,
     query: Query,
 ) -> Answer {
-    let backward = match query.filled("direction") {
-        None | Some("backward") => true,
-        Some("forward") => false,
-        Some(_) => {
-            return Err(ApiError::validation(
-                "direction must be forward or backward",
-            ));
-        }
-    };
-    let min_level = match query.filled("level") {
-        None => None,
-        Some("debug") => Some(LogLevel::Debug),
-        Some("info") => Some(LogLevel::Info),
-        Some("warn") => Some(LogLevel::Warn),
-        Some("error") => Some(LogLevel::Error),
-        Some(_) => {
-            return Err(ApiError::validation(
-                "level must be debug, info, warn or error",
-            ));
-        }
-    };
+    let backward = is_backward(&query)?.unwrap_or(true);
+    let min_level = min_level(&query)?;
     let search = query.filled("search");
     if search.is_some_and(|text| text.len() > MAX_SEARCH) {
         return Err(ApiError::validation(

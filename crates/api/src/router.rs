@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, on, put};
 use http::Method;
 use tower_http::catch_panic::CatchPanicLayer;
 use warren_control::Control;
@@ -14,7 +14,10 @@ use warren_service::Secret;
 
 use crate::operations::{Access, Operation, Operations};
 use crate::rate::{RateLimit, Rates};
-use crate::{auth, cors, health, list, observe, sandboxes, teams, templates, unimplemented};
+use crate::{
+    auth, builds, cors, health, list, observe, sandboxes, tags, teams, templates, unimplemented,
+    uploads,
+};
 
 /// Settings of the API.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +26,9 @@ pub struct ApiConfig {
     pub rate_limits: HashMap<String, RateLimit>,
     /// Token of the administrator; without it administration is closed.
     pub admin_token: Option<Secret>,
+    /// URL that clients reach the API at, where requests don't show it: without it links
+    /// for uploads lead to the host that was asked.
+    pub public_url: Option<String>,
 }
 
 /// What handlers need.
@@ -32,6 +38,7 @@ pub(crate) struct App {
     pub(crate) operations: Operations,
     pub(crate) rates: Rates,
     pub(crate) admin_token: Option<Secret>,
+    pub(crate) public_url: Option<String>,
 }
 
 #[derive(Default)]
@@ -131,11 +138,66 @@ fn table() -> Table {
         .built(GET, "/v2/templates", KeyOrToken, templates::list_v2)
         .built(GET, "/templates/{templateID}", Key, templates::get)
         .built(GET, "/templates/aliases/{alias}", Key, templates::alias);
-    unimplemented::OPERATIONS
-        .iter()
-        .fold(built, |table, (method, path, access)| {
+    unimplemented::OPERATIONS.iter().fold(
+        builds_of_templates(built),
+        |table, (method, path, access)| {
             table.add(method.clone(), path, *access, false, unimplemented::answer)
-        })
+        },
+    )
+}
+
+/// The routes that make and change templates.
+fn builds_of_templates(table: Table) -> Table {
+    use Access::{Admin, Key, KeyOrToken, Person};
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PATCH: Method = Method::PATCH;
+    const DELETE: Method = Method::DELETE;
+    const ONE: &str = "/templates/{templateID}";
+    const BUILD: &str = "/templates/{templateID}/builds/{buildID}";
+    const BUILD_V2: &str = "/v2/templates/{templateID}/builds/{buildID}";
+    const STATUS: &str = "/templates/{templateID}/builds/{buildID}/status";
+    const LOGS: &str = "/templates/{templateID}/builds/{buildID}/logs";
+    const FILES: &str = "/templates/{templateID}/files/{hash}";
+    const TAGS: &str = "/templates/{templateID}/tags";
+    const ASSIGNMENTS: &str = "/templates/{templateID}/tags/{tag}/assignments";
+    const CANCEL: &str = "/admin/teams/{teamID}/builds/cancel";
+    table
+        .built(POST, "/v3/templates", Key, builds::request_v3)
+        .built(POST, "/v2/templates", Key, builds::request_v2)
+        .built(POST, "/templates", Person, builds::retired)
+        .built(POST, ONE, Person, builds::retired)
+        .built(POST, BUILD, Person, builds::retired)
+        .built(POST, BUILD_V2, Key, builds::start)
+        .built(GET, STATUS, KeyOrToken, builds::status)
+        .built(GET, LOGS, KeyOrToken, builds::logs)
+        .built(POST, CANCEL, Admin, builds::cancel_all)
+        .built(GET, FILES, KeyOrToken, uploads::files)
+        .built(DELETE, ONE, KeyOrToken, templates::delete)
+        .built(PATCH, ONE, KeyOrToken, templates::update_v1)
+        .built(
+            PATCH,
+            "/v2/templates/{templateID}",
+            KeyOrToken,
+            templates::update_v2,
+        )
+        .built(POST, "/templates/tags", Key, tags::assign)
+        .built(DELETE, "/templates/tags", Key, tags::remove)
+        .built(GET, TAGS, Key, tags::list)
+        .built(GET, "/templates/{templateID}/tags/count", Key, tags::count)
+        .built(
+            GET,
+            "/templates/{templateID}/tags/exists",
+            Key,
+            tags::exists,
+        )
+        .built(
+            GET,
+            "/templates/{templateID}/tags/groups",
+            Key,
+            tags::groups,
+        )
+        .built(GET, ASSIGNMENTS, Key, tags::assignments)
 }
 
 /// Every operation that has a route.
@@ -152,8 +214,11 @@ pub fn router(control: Arc<Control>, config: ApiConfig) -> Router {
         operations: Operations::new(operations),
         rates: Rates::new(config.rate_limits),
         admin_token: config.admin_token,
+        public_url: config.public_url,
     });
     router
+        // Not of the API: clients get there by links of ours, which carry their own proof.
+        .route(uploads::PATH, put(uploads::upload))
         .route_layer(from_fn_with_state(Arc::clone(&app), auth::guard))
         .fallback(auth::no_route)
         .method_not_allowed_fallback(auth::wrong_method)

@@ -1,4 +1,4 @@
-//! Templates: what can be asked of them without building.
+//! Templates: lists, names, publishing, deletion.
 
 use std::sync::Arc;
 
@@ -7,11 +7,13 @@ use axum::response::Response;
 use http::StatusCode;
 use uuid::Uuid;
 use warren_control::{AliasRecord, BuildRecord, TemplateSummary};
-use warren_wire::{AliasAnswer, Template, TemplateBuild, TemplateWithBuilds};
+use warren_wire::{
+    AliasAnswer, Template, TemplateBuild, TemplateUpdate, TemplateUpdated, TemplateWithBuilds,
+};
 
 use crate::auth::Auth;
 use crate::error::ApiError;
-use crate::extract::{PathText, Query, json};
+use crate::extract::{OptionalJson, PathText, Query, detached, json, no_content};
 use crate::list::with_next;
 use crate::router::App;
 
@@ -86,6 +88,45 @@ pub(crate) async fn alias(
         public: template.public,
     };
     Ok(json(StatusCode::OK, &body))
+}
+
+/// `DELETE /templates/{templateID}`
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    PathText(name): PathText,
+) -> Answer {
+    let control = Arc::clone(&app.control);
+    let work = async move { control.template_delete(&caller, &name).await };
+    detached(&app.control, work).await??;
+    Ok(no_content())
+}
+
+/// `PATCH /v2/templates/{templateID}`
+pub(crate) async fn update_v2(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    PathText(name): PathText,
+    OptionalJson(body): OptionalJson<TemplateUpdate>,
+) -> Answer {
+    let names = app
+        .control
+        .template_update(&caller, &name, body.public)
+        .await?;
+    Ok(json(StatusCode::OK, &TemplateUpdated { names }))
+}
+
+/// `PATCH /templates/{templateID}`
+pub(crate) async fn update_v1(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    PathText(name): PathText,
+    OptionalJson(body): OptionalJson<TemplateUpdate>,
+) -> Answer {
+    app.control
+        .template_update_v1(&caller, &name, body.public)
+        .await?;
+    Ok(json(StatusCode::OK, &()))
 }
 
 /// Names without and with namespace.

@@ -20,69 +20,6 @@ pub(crate) const OPERATIONS: &[(Method, &str, Access)] = &[
     ),
     (Method::POST, "/sandboxes/{sandboxID}/fork", Access::Key),
     (Method::GET, "/snapshots", Access::Key),
-    (Method::POST, "/v3/templates", Access::Key),
-    (Method::POST, "/v2/templates", Access::Key),
-    (Method::POST, "/templates", Access::Person),
-    (Method::POST, "/templates/{templateID}", Access::Person),
-    (
-        Method::DELETE,
-        "/templates/{templateID}",
-        Access::KeyOrToken,
-    ),
-    (Method::PATCH, "/templates/{templateID}", Access::KeyOrToken),
-    (
-        Method::PATCH,
-        "/v2/templates/{templateID}",
-        Access::KeyOrToken,
-    ),
-    (
-        Method::GET,
-        "/templates/{templateID}/files/{hash}",
-        Access::KeyOrToken,
-    ),
-    (
-        Method::POST,
-        "/templates/{templateID}/builds/{buildID}",
-        Access::Person,
-    ),
-    (
-        Method::POST,
-        "/v2/templates/{templateID}/builds/{buildID}",
-        Access::Key,
-    ),
-    (
-        Method::GET,
-        "/templates/{templateID}/builds/{buildID}/status",
-        Access::KeyOrToken,
-    ),
-    (
-        Method::GET,
-        "/templates/{templateID}/builds/{buildID}/logs",
-        Access::KeyOrToken,
-    ),
-    (Method::POST, "/templates/tags", Access::Key),
-    (Method::DELETE, "/templates/tags", Access::Key),
-    (Method::GET, "/templates/{templateID}/tags", Access::Key),
-    (
-        Method::GET,
-        "/templates/{templateID}/tags/count",
-        Access::Key,
-    ),
-    (
-        Method::GET,
-        "/templates/{templateID}/tags/exists",
-        Access::Key,
-    ),
-    (
-        Method::GET,
-        "/templates/{templateID}/tags/groups",
-        Access::Key,
-    ),
-    (
-        Method::GET,
-        "/templates/{templateID}/tags/{tag}/assignments",
-        Access::Key,
-    ),
     (Method::GET, "/default-templates", Access::Key),
     (Method::GET, "/nodes", Access::Admin),
     (Method::GET, "/nodes/{nodeID}", Access::Admin),
@@ -95,11 +32,6 @@ pub(crate) const OPERATIONS: &[(Method, &str, Access)] = &[
     (
         Method::GET,
         "/admin/sandboxes/running-counts",
-        Access::Admin,
-    ),
-    (
-        Method::POST,
-        "/admin/teams/{teamID}/builds/cancel",
         Access::Admin,
     ),
     (

@@ -12,6 +12,7 @@ use warren_store::Store;
 use warren_types::{EndReason, SandboxId, TemplateId};
 
 use crate::auth::KeyCache;
+use crate::build::{BuildConfig, Builds};
 use crate::quota::Quota;
 use crate::templates::ResolveCache;
 
@@ -22,6 +23,18 @@ pub struct Limits {
     pub max_sandboxes: u32,
     /// Longest life of a sandbox.
     pub max_length: Duration,
+    /// Builds of a team that wait or run at a time.
+    pub max_builds: u32,
+    /// CPUs of a template's sandboxes.
+    pub max_cpus: u32,
+    /// Memory of a template's sandboxes in MiB.
+    pub max_memory_mib: u32,
+    /// Disk of a template's sandboxes in MiB, before its build tells better.
+    pub disk_mib: u32,
+    /// How long a build may wait for its start.
+    pub build_wait: Duration,
+    /// How long a build may run.
+    pub build_time: Duration,
 }
 
 impl Default for Limits {
@@ -29,6 +42,12 @@ impl Default for Limits {
         Self {
             max_sandboxes: 1000,
             max_length: Duration::from_secs(24 * 3600),
+            max_builds: 20,
+            max_cpus: 8,
+            max_memory_mib: 8096,
+            disk_mib: 10 * 1024,
+            build_wait: Duration::from_secs(40 * 60),
+            build_time: Duration::from_secs(3600),
         }
     }
 }
@@ -42,12 +61,16 @@ pub struct ControlConfig {
     pub domain: Option<String>,
     /// What teams may do.
     pub limits: Limits,
-    /// How long metrics and ended sandboxes are remembered.
+    /// How long metrics, ended sandboxes and logs of builds are remembered.
     pub retention: Duration,
+    /// Give sandboxes the variables that their template's build ended with.
+    pub template_env: bool,
+    /// What builds need; without it there are none.
+    pub build: Option<BuildConfig>,
 }
 
 impl ControlConfig {
-    /// Default limits, seven days of history, no domain.
+    /// Default limits, seven days of history, no domain, no builds.
     #[must_use]
     pub fn new(token_key: Secret) -> Self {
         Self {
@@ -55,6 +78,8 @@ impl ControlConfig {
             domain: None,
             limits: Limits::default(),
             retention: Duration::from_secs(7 * 24 * 3600),
+            template_env: true,
+            build: None,
         }
     }
 }
@@ -76,6 +101,9 @@ pub struct Control {
     pub(crate) spawned: Mutex<HashMap<TemplateId, (u32, Timestamp)>>,
     /// Builds kept warm, by template.
     pub(crate) warm: Mutex<HashMap<TemplateId, BuildImage>>,
+    pub(crate) building: Option<Arc<Builds>>,
+    /// Held by whoever changes the state of a build.
+    pub(crate) build_turn: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Control {
@@ -92,6 +120,10 @@ impl Control {
     /// [`reconcile`](Self::reconcile) before serving.
     #[must_use]
     pub fn new(config: ControlConfig, store: Store, node: Arc<dyn NodeHandle>) -> Arc<Self> {
+        let building = config
+            .build
+            .as_ref()
+            .map(|build| Arc::new(Builds::new(build)));
         Arc::new(Self {
             config,
             store,
@@ -104,6 +136,8 @@ impl Control {
             presumed: Mutex::default(),
             spawned: Mutex::default(),
             warm: Mutex::default(),
+            building,
+            build_turn: tokio::sync::Mutex::default(),
         })
     }
 

@@ -44,7 +44,8 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets metrics and ended sandboxes past the retention, and old idempotency keys.
+    /// Forgets metrics and ended sandboxes past the retention, old idempotency keys, and
+    /// what builds left.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -62,7 +63,7 @@ impl Control {
             }
         }
         self.store.idempotency_purge(before(IDEMPOTENCY)).await?;
-        Ok(())
+        self.tidy_builds(now).await
     }
 
     /// Writes the counts of sandboxes by template that have gathered.

@@ -8,6 +8,7 @@
 //! ended, sandboxes without a row were never acknowledged and are taken down.
 
 mod auth;
+mod build;
 mod control;
 mod create;
 mod error;
@@ -28,6 +29,12 @@ mod teams;
 mod templates;
 
 pub use auth::{Caller, Team};
+pub use build::{
+    ArchiveLimits, BuildConfig, BuildEntry, BuildInfo, BuildLogRequest, BuildRequestError,
+    BuildStart, BuildStartError, BuildStatusError, BuildWindow, FilesAnswer, FilesError,
+    ManageError, NewBuild, Registry, RequestedBuild, ResourcesError, TagError, Upload, UploadError,
+    UploadLink, UploadSlot,
+};
 pub use control::{Control, ControlConfig, Limits};
 pub use create::{NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};
 pub use error::{
@@ -47,6 +54,7 @@ pub use teams::{CreatedKey, TeamWithKey};
 pub use templates::BuildSpec;
 pub use warren_cluster::NodeError;
 pub use warren_store::{
-    AliasRecord, ApiKeyRecord, BuildRecord, SandboxRecord, StoreError, StoredAnswer,
-    TemplateRecord, TemplateSummary,
+    AliasRecord, ApiKeyRecord, BuildRecord, BuildStatus, DeleteTemplateError, RequestBuildError,
+    SandboxRecord, StoreError, StoredAnswer, TagRecord, TemplateRecord, TemplateSummary,
 };
+pub use warren_template::build::{RegistryCredentials, Step};

@@ -113,7 +113,7 @@ pub(crate) fn qualified(namespace: &str, alias: &str) -> String {
     }
 }
 
-fn normal(part: &str) -> String {
+pub(crate) fn normal(part: &str) -> String {
     part.trim().to_lowercase()
 }
 
@@ -124,7 +124,7 @@ fn is_name(text: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
 
-fn is_tag(text: &str) -> bool {
+pub(crate) fn is_tag(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|b| {
             b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.')

@@ -31,6 +31,7 @@ impl Control {
     /// [`StoreError`] when the database fails.
     pub async fn reconcile(&self) -> Result<Reconciled, StoreError> {
         self.store.idempotency_abandon().await?;
+        self.recover_builds().await?;
         let rows = self.store.sandbox_list_all_live().await?;
         // Counted before the node is asked: whatever ends from here on is either missing
         // in its answer or told later, and gives its place back.

@@ -109,6 +109,7 @@ impl Control {
                 content: BuildContent {
                     layers: spec.layers,
                     env: spec.env,
+                    build_env: None,
                     default_user: spec.default_user,
                     default_workdir: spec.default_workdir,
                     start: spec.start,
@@ -120,17 +121,63 @@ impl Control {
             .await?;
         self.builds.clear();
         let image = image(build);
+        let warm = spec.warm.then(|| image.clone());
+        self.keep_warm(&image.template_id, warm).await;
+        Ok(image)
+    }
+
+    /// Keeps booted sandboxes of this build of the template waiting, or of none.
+    pub(crate) async fn keep_warm(&self, template: &TemplateId, build: Option<BuildImage>) {
         let warm = {
             let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-            if spec.warm {
-                warm.insert(image.template_id.clone(), image.clone());
-            } else {
-                warm.remove(&image.template_id);
-            }
+            match build {
+                Some(image) => warm.insert(template.clone(), image),
+                None => warm.remove(template),
+            };
             warm.values().cloned().collect()
         };
         self.node.set_warm_builds(warm).await;
-        Ok(image)
+    }
+
+    /// A build as its sandboxes get it.
+    fn runnable(&self, build: BuildRecord) -> BuildImage {
+        let is_of_steps = build.content.build_env.is_some();
+        let mut image = image(build);
+        if is_of_steps && !self.config.template_env {
+            image.env.clear();
+        }
+        image
+    }
+
+    /// The build that another one starts from, with everything that it inherits.
+    pub(crate) async fn parent(
+        &self,
+        team: &Team,
+        text: &str,
+    ) -> Result<BuildImage, TemplateError> {
+        let reference = TemplateRef::parse(text)?;
+        let (_, mut build) = self.usable(team, &reference).await?;
+        if let Some(env) = build.content.build_env.take() {
+            build.content.env = env;
+        }
+        Ok(image(build))
+    }
+
+    /// The template and build of a reference, if the team may use them.
+    async fn usable(
+        &self,
+        team: &Team,
+        reference: &TemplateRef,
+    ) -> Result<(TemplateRecord, BuildRecord), TemplateError> {
+        let not_found = || TemplateError::NotFound(reference.name());
+        let (template, matched) = self.find(team, reference).await?.ok_or_else(not_found)?;
+        if template.team_id != team.id && !template.public {
+            return Err(not_found());
+        }
+        let build = self
+            .build_of(&template, &matched, reference.version.as_ref())
+            .await?;
+        Ok((template, build))
     }
 
     /// Lets other teams use a template, or not.
@@ -161,17 +208,10 @@ impl Control {
         }
         let seen = self.builds.changes();
         let reference = TemplateRef::parse(text)?;
-        let not_found = || TemplateError::NotFound(reference.name());
-        let (template, matched) = self.find(team, &reference).await?.ok_or_else(not_found)?;
-        if template.team_id != team.id && !template.public {
-            return Err(not_found());
-        }
-        let build = self
-            .build_of(&template, &matched, reference.version.as_ref())
-            .await?;
+        let (template, build) = self.usable(team, &reference).await?;
         let aliases = self.store.alias_list(&template.id).await?;
         let found = Arc::new(Resolved {
-            image: image(build),
+            image: self.runnable(build),
             alias: aliases.into_iter().next().map(|name| name.alias),
         });
         self.builds.insert(key, Arc::clone(&found), seen);
@@ -221,8 +261,8 @@ impl Control {
     /// The template of a name, for the question whether it exists.
     ///
     /// # Errors
-    /// [`TemplateError`] if the name is malformed, unknown, in another team's namespace,
-    /// or of another team's private template, or the database fails.
+    /// [`TemplateError`] if the name is malformed, unknown, in another team's namespace, or
+    /// of another team's template, or the database fails.
     pub async fn alias_get(
         &self,
         caller: &Caller,
@@ -242,7 +282,7 @@ impl Control {
             .find(team, &reference)
             .await?
             .ok_or_else(|| TemplateError::NotFound(reference.name()))?;
-        if template.team_id != team.id && !template.public {
+        if template.team_id != team.id {
             return Err(TemplateError::ForeignAlias);
         }
         if reference.version.is_some() {

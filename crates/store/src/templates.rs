@@ -85,6 +85,8 @@ pub struct BuildContent {
     pub layers: Vec<String>,
     /// Variables of every process in its sandboxes.
     pub env: BTreeMap<String, String>,
+    /// Variables that its steps ended with, if it was made of steps.
+    pub build_env: Option<BTreeMap<String, String>>,
     /// User that commands run as.
     pub default_user: String,
     /// Directory that commands start in; the user's home if unset.

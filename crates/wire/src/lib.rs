@@ -2,6 +2,7 @@
 //! servers and clients share them. Unknown fields are ignored; absent and null optional
 //! fields mean the same.
 
+mod build;
 mod error;
 mod network;
 mod observe;
@@ -9,6 +10,12 @@ mod sandbox;
 mod team;
 mod template;
 
+pub use build::{
+    AssignTags, AssignedTags, BuildLogEntry, BuildStatusReason, CancelledBuilds, DeleteTags,
+    ImageRegistry, LegacyTemplate, TagAssignment, TagAssignments, TagCount, TagExists, TagGroup,
+    TagGroups, TemplateBuildInfo, TemplateBuildLogs, TemplateBuildRequest, TemplateBuildRequested,
+    TemplateBuildStart, TemplateFiles, TemplateStep, TemplateTag, TemplateUpdate, TemplateUpdated,
+};
 pub use error::{ErrorBody, VolumeContentErrorBody};
 pub use network::{
     EgressProxy, EgressProxyTls, NetworkRule, NetworkSettings, NetworkTransform, NetworkUpdate,

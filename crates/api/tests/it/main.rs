@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails its test")]
 
 mod auth;
+mod builder;
+mod builds;
 mod conventions;
 mod create;
 mod idempotency;
@@ -13,4 +15,6 @@ mod observe;
 mod operations;
 mod restart;
 mod server;
+mod tags;
 mod templates;
+mod uploads;

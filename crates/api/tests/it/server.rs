@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 use warren_api::{ApiConfig, router};
-use warren_control::{BuildSpec, Control, ControlConfig, Limits, Team};
+use warren_control::{ArchiveLimits, BuildConfig, BuildSpec, Control, ControlConfig, Limits, Team};
 use warren_service::Secret;
 use warren_store::Store;
 use warren_types::Resources;
 
+use crate::builder::FakeBuilder;
 use crate::node::FakeNode;
 
 pub(crate) const TOKEN_KEY: &str = "token key of the tests";
@@ -24,6 +25,7 @@ pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) control: Arc<Control>,
     pub(crate) node: Arc<FakeNode>,
+    pub(crate) builder: Arc<FakeBuilder>,
     pub(crate) key: String,
     pub(crate) team: Team,
     pub(crate) dir: TempDir,
@@ -80,11 +82,28 @@ pub(crate) fn base() -> BuildSpec {
     }
 }
 
-async fn control(dir: &TempDir, node: Arc<FakeNode>, limits: Limits) -> Arc<Control> {
+/// Largest archive that the tests' server takes.
+pub(crate) const MAX_ARCHIVE: u64 = 1024 * 1024;
+
+async fn control(
+    dir: &TempDir,
+    node: Arc<FakeNode>,
+    builder: Arc<FakeBuilder>,
+    limits: Limits,
+) -> Arc<Control> {
     let store = Store::open(&dir.path().join("warren.db")).await.unwrap();
     let config = ControlConfig {
         domain: Some("localhost:3000".to_owned()),
         limits,
+        build: Some(BuildConfig {
+            builder,
+            logs_dir: dir.path().join("builds"),
+            archives_dir: dir.path().join("blobs"),
+            archives: ArchiveLimits {
+                max_bytes: MAX_ARCHIVE,
+                ..ArchiveLimits::default()
+            },
+        }),
         ..ControlConfig::new(Secret::new(TOKEN_KEY.to_owned()))
     };
     Control::new(config, store, node)
@@ -98,7 +117,8 @@ impl Server {
     pub(crate) async fn with(limits: Limits, config: ApiConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let node = FakeNode::new();
-        let control = control(&dir, Arc::clone(&node), limits).await;
+        let builder = FakeBuilder::new();
+        let control = control(&dir, Arc::clone(&node), Arc::clone(&builder), limits).await;
         let key = control
             .bootstrap()
             .await
@@ -114,6 +134,7 @@ impl Server {
             router,
             control,
             node,
+            builder,
             key: key.expose().to_owned(),
             team,
             dir,
@@ -124,7 +145,8 @@ impl Server {
     pub(crate) async fn restart(self) -> Self {
         self.control.stop(Duration::from_secs(10)).await;
         let node = self.node.restarted();
-        let control = control(&self.dir, Arc::clone(&node), Limits::default()).await;
+        let builder = Arc::clone(&self.builder);
+        let control = control(&self.dir, Arc::clone(&node), builder, Limits::default()).await;
         assert!(
             control.bootstrap().await.unwrap().is_none(),
             "one key is enough"

@@ -268,7 +268,7 @@ impl Store {
                             default_user = $4, default_workdir = $5, start = $6,
                             cpu_count = $7, memory_mib = $8, disk_mib = $9,
                             max_processes = $10, envd_version = $11,
-                            updated_at = $12, finished_at = $12
+                            updated_at = $12, finished_at = $12, build_env = $13
                      WHERE id = $1 AND status = 'building'",
                 )
                 .bind(&id)
@@ -283,6 +283,7 @@ impl Store {
                 .bind(i64::from(content.resources.max_processes))
                 .bind(&content.envd_version)
                 .bind(micros(at))
+                .bind(columns.build_env)
                 .execute(&self.writer)
                 .await
             }

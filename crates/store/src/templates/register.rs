@@ -136,8 +136,8 @@ pub(super) async fn insert_build(
         "INSERT INTO builds
          (id, template_id, status, layers, env, default_user, default_workdir, cpu_count,
           memory_mib, disk_mib, max_processes, envd_version, created_at, updated_at,
-          finished_at, start, min_free_disk_mib)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16)",
+          finished_at, start, min_free_disk_mib, build_env)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16, $17)",
     )
     .bind(&text)
     .bind(template.as_str())
@@ -155,6 +155,7 @@ pub(super) async fn insert_build(
     .bind((status == BuildStatus::Ready).then(|| micros(at)))
     .bind(columns.start)
     .bind(min_free_disk_mib.map(|mib| i64::try_from(mib).unwrap_or(i64::MAX)))
+    .bind(columns.build_env)
     .execute(&mut **tx)
     .await
     .map_err(query("add build"))?;

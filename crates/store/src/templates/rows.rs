@@ -62,6 +62,7 @@ pub(super) struct BuildRow {
     reason: Option<String>,
     reason_step: Option<String>,
     min_free_disk_mib: Option<i64>,
+    build_env: Option<String>,
 }
 
 impl TryFrom<BuildRow> for BuildRecord {
@@ -84,6 +85,12 @@ impl TryFrom<BuildRow> for BuildRecord {
             content: BuildContent {
                 layers: serde_json::from_str(&row.layers).map_err(|_| malformed("layers", id))?,
                 env: serde_json::from_str(&row.env).map_err(|_| malformed("env", id))?,
+                build_env: row
+                    .build_env
+                    .as_deref()
+                    .map(serde_json::from_str)
+                    .transpose()
+                    .map_err(|_| malformed("build_env", id))?,
                 resources: Resources {
                     cpu_count: number(row.cpu_count, "cpu_count")?,
                     memory_mib: number(row.memory_mib, "memory_mib")?,
@@ -115,15 +122,20 @@ impl TryFrom<BuildRow> for BuildRecord {
 pub(super) struct ContentColumns {
     pub(super) layers: String,
     pub(super) env: String,
+    pub(super) build_env: Option<String>,
     pub(super) start: Option<String>,
 }
 
 impl ContentColumns {
     pub(super) fn of(content: &BuildContent, id: &str) -> Result<Self, StoreError> {
         let start = content.start.as_ref().map(serde_json::to_string);
+        let build_env = content.build_env.as_ref().map(serde_json::to_string);
         Ok(Self {
             layers: serde_json::to_string(&content.layers).map_err(|_| malformed("layers", id))?,
             env: serde_json::to_string(&content.env).map_err(|_| malformed("env", id))?,
+            build_env: build_env
+                .transpose()
+                .map_err(|_| malformed("build_env", id))?,
             start: start.transpose().map_err(|_| malformed("start", id))?,
         })
     }
