@@ -114,6 +114,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
         limits: Limits {
             max_sandboxes: args.max_sandboxes,
             max_length: Duration::from_secs(u64::from(args.max_hours) * 3600),
+            disk_mib: args.base_disk_mib,
+            ..Limits::default()
         },
         retention: RETENTION,
         ..ControlConfig::new(data.token_key()?)
