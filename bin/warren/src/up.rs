@@ -86,6 +86,10 @@ async fn start(args: Up) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| data.path().join("layers"));
     let (layers, base_layer) = prepare_base(&layers_dir, args.debian_mirror.as_deref()).await?;
+    // Layers of builds belong to this server; those that only packages make may be shared.
+    let own_layers = LayerStore::open(&data.path().join("layers"))?;
+    let mut layers_dirs = vec![own_layers.dir().to_owned(), layers.dir().to_owned()];
+    layers_dirs.dedup();
     let store = Store::open(&data.path().join("warren.db")).await?;
 
     let runtime = Arc::new(NsRuntime::open(NsConfig {
@@ -97,7 +101,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let services = Tasks::new();
     let node = Arc::new(
         Node::start(
-            node_config(&args, &data, layers.dir(), agent),
+            node_config(&args, &data, layers_dirs, agent),
             Arc::clone(&runtime),
         )
         .await?,
@@ -224,10 +228,10 @@ async fn prepare_base(
     Ok((layers, digest))
 }
 
-fn node_config(args: &Up, data: &DataDir, layers_dir: &Path, agent: PathBuf) -> NodeConfig {
+fn node_config(args: &Up, data: &DataDir, layers_dirs: Vec<PathBuf>, agent: PathBuf) -> NodeConfig {
     NodeConfig {
         data_dir: data.path().to_owned(),
-        layers_dir: layers_dir.to_owned(),
+        layers_dirs,
         agent,
         events_address: format!("http://{SERVICE_ADDRESS}"),
         sample_every: SAMPLE_EVERY,

@@ -8,8 +8,9 @@ use std::time::Duration;
 pub struct NodeConfig {
     /// Where ledgers and log archives are kept.
     pub data_dir: PathBuf,
-    /// Where the immutable layers are, one directory per digest.
-    pub layers_dir: PathBuf,
+    /// Where the immutable layers are, one directory per digest. A layer is looked for in
+    /// this order.
+    pub layers_dirs: Vec<PathBuf>,
     /// The agent's executable.
     pub agent: PathBuf,
     /// Address under which sandboxes reach the events service, such as `http://192.0.2.1`.

@@ -17,6 +17,7 @@
 //! sweep away the rest. A node never sees the database.
 
 mod agent;
+mod build;
 mod config;
 mod ledger;
 mod log;

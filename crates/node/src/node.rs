@@ -115,7 +115,7 @@ impl<R: Runtime> Node<R> {
         let booter = Arc::new(Booter::new(
             Arc::clone(&runtime),
             config.agent,
-            config.layers_dir,
+            config.layers_dirs,
             background.clone(),
         ));
         let node = Self {
@@ -253,6 +253,18 @@ impl<R: Runtime> Node<R> {
         self.runtime.shutdown().await;
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.owners.stop_token().is_cancelled()
+    }
+
+    pub(crate) fn booter(&self) -> &Booter<R> {
+        &self.booter
+    }
+
+    pub(crate) fn events_address(&self) -> &str {
+        &self.events_address
+    }
+
     fn find(&self, id: &SandboxId) -> Result<Registered, NodeError> {
         self.context
             .registry
@@ -290,7 +302,7 @@ async fn ask<T>(
 #[async_trait]
 impl<R: Runtime> NodeHandle for Node<R> {
     async fn create(&self, request: CreateSandbox) -> Result<SandboxView, NodeError> {
-        if self.owners.stop_token().is_cancelled() {
+        if self.is_stopping() {
             return Err(NodeError::Stopping);
         }
         let claim = match self.pool.take(&request.image) {

@@ -83,6 +83,15 @@ pub enum ExitCause {
     OutOfMemory,
 }
 
+/// What a commit copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Files, directories and marks of deleted ones.
+    pub entries: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+}
+
 /// What a sweep released.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweepReport {
@@ -155,6 +164,13 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
 
     /// Resolves when the first process has died.
     fn exited(&self) -> impl Future<Output = ExitCause> + Send;
+
+    /// Kills every process in it and copies what it has written into the directory `into`,
+    /// which must not exist, in the form that [`BootSpec::layers`] have. Left out is what each
+    /// sandbox has of its own: identity files, sockets, the content of `/tmp` and of `/run`.
+    /// [`Self::destroy`] must follow; `into` is the caller's to remove after a failure.
+    fn commit(&self, into: PathBuf)
+    -> impl Future<Output = Result<Committed, RuntimeError>> + Send;
 
     /// Kills every process in it. On return none runs; the rest (mounts, cgroup, devices,
     /// files) is released in the background, batched with others. Idempotent.

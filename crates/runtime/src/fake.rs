@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use warren_types::{NetworkPolicy, SandboxId};
 
 use crate::{
-    AdoptError, BootSpec, Dial, ExitCause, Record, Runtime, RuntimeError, Sandbox, SweepReport,
-    Usage,
+    AdoptError, BootSpec, Committed, Dial, ExitCause, Record, Runtime, RuntimeError, Sandbox,
+    SweepReport, Usage,
 };
 
 /// Shared facts of the pretended host: they outlive the runtime object, as processes
@@ -279,6 +279,15 @@ impl Sandbox for FakeSandbox {
             Ok(cause) => (*cause).unwrap_or(ExitCause::Died),
             Err(_) => ExitCause::Died,
         }
+    }
+
+    async fn commit(&self, into: PathBuf) -> Result<Committed, RuntimeError> {
+        self.host.crash(&self.record.id, ExitCause::Died);
+        std::fs::create_dir(into).map_err(|source| RuntimeError::Step {
+            step: "commit a layer".to_owned(),
+            source,
+        })?;
+        Ok(Committed::default())
     }
 
     async fn destroy(&self) -> Result<(), RuntimeError> {

@@ -11,5 +11,7 @@ mod error;
 pub mod fake;
 pub mod ns;
 
-pub use api::{AgentSpec, BootSpec, Dial, ExitCause, Record, Runtime, Sandbox, SweepReport, Usage};
+pub use api::{
+    AgentSpec, BootSpec, Committed, Dial, ExitCause, Record, Runtime, Sandbox, SweepReport, Usage,
+};
 pub use error::{AdoptError, RuntimeError};

@@ -20,6 +20,17 @@ export SHELL=/bin/bash
 export PS1='\w \$ '
 PROFILE
 
+# A login shell keeps the PATH that it is given, and reads ~/.bashrc as other shells do.
+sed -i 's/^if \[ "$(id -u)" -eq 0 \]; then$/if [ -n "${PATH-}" ]; then :; elif [ "$(id -u)" -eq 0 ]; then/' \
+    "$root/etc/profile"
+grep -q 'PATH-' "$root/etc/profile"
+cat >>"$root/etc/profile" <<'PROFILE'
+if [ "${BASH-}" ] && [ -r ~/.bashrc ]; then
+  . ~/.bashrc
+fi
+PROFILE
+printf "export PS1='\\\\w \\\\$ '\n" >>"$root/root/.bashrc"
+
 # Nobody runs services at boot here; packages must still install.
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod 0755 "$root/usr/sbin/policy-rc.d"
@@ -33,7 +44,7 @@ APT
 
 # A sandbox is its own environment: pip installs into it as it is told.
 rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
-[ -e "$root/usr/bin/yarn" ] || ln -s yarnpkg "$root/usr/bin/yarn"
+[ -e "$root/usr/bin/yarn" ] || [ ! -e "$root/usr/bin/yarnpkg" ] || ln -s yarnpkg "$root/usr/bin/yarn"
 # Packages that npm adds for everybody go where users may write.
 printf 'prefix=/usr/local\nupdate-notifier=false\nfund=false\n' >"$root/etc/npmrc"
 

@@ -1,5 +1,6 @@
 //! From a build to an initialised sandbox. Each phase is a value; dropping it undoes it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,20 +24,35 @@ const PARALLEL_BOOTS: usize = 16;
 pub(crate) struct Booter<R: Runtime> {
     pub(crate) runtime: Arc<R>,
     pub(crate) agent: PathBuf,
-    pub(crate) layers_dir: PathBuf,
+    pub(crate) layers_dirs: Vec<PathBuf>,
     pub(crate) tasks: Tasks,
     permits: Semaphore,
 }
 
 impl<R: Runtime> Booter<R> {
-    pub(crate) fn new(runtime: Arc<R>, agent: PathBuf, layers_dir: PathBuf, tasks: Tasks) -> Self {
+    pub(crate) fn new(
+        runtime: Arc<R>,
+        agent: PathBuf,
+        layers_dirs: Vec<PathBuf>,
+        tasks: Tasks,
+    ) -> Self {
         Self {
             runtime,
             agent,
-            layers_dir,
+            layers_dirs,
             tasks,
             permits: Semaphore::new(PARALLEL_BOOTS),
         }
+    }
+
+    /// Where a layer is, or would be if it were there.
+    fn layer(&self, digest: &str) -> PathBuf {
+        let mut places = self.layers_dirs.iter().map(|dir| dir.join(digest));
+        let first = places.next().unwrap_or_default();
+        if first.is_dir() {
+            return first;
+        }
+        places.find(|path| path.is_dir()).unwrap_or(first)
     }
 
     /// Boots a sandbox of `image` up to a listening, not yet initialised agent.
@@ -57,7 +73,7 @@ impl<R: Runtime> Booter<R> {
             layers: image
                 .layers
                 .iter()
-                .map(|digest| self.layers_dir.join(digest))
+                .map(|digest| self.layer(digest))
                 .collect(),
             resources: image.resources,
             policy,
@@ -142,6 +158,34 @@ impl<S: Sandbox> Booted<S> {
             tracing::error!(sandbox_id = %self.id, error = %Chain(&error),
                 "could not destroy a warm sandbox");
         }
+    }
+
+    pub(crate) fn sandbox(&self) -> &Arc<S> {
+        self.guard.get()
+    }
+
+    /// Initialises the agent for a step of a template build: the sandbox belongs to nobody,
+    /// so there is no token, and each step brings its own variables.
+    pub(crate) async fn init_for_build(
+        &self,
+        image: &BuildImage,
+        events_address: &str,
+    ) -> Result<(), NodeError> {
+        let init = Init {
+            timestamp: Timestamp::now(),
+            env_vars: &BTreeMap::new(),
+            access_token: None,
+            default_user: &image.default_user,
+            default_workdir: image.default_workdir.as_deref(),
+            lifecycle_id: self.id.as_str(),
+            sandbox_id: &self.id,
+            template_id: &image.template_id,
+            build_id: image.build_id,
+            events_address,
+        };
+        agent::init(self.sandbox().dialer().as_ref(), &self.init_key, &init)
+            .await
+            .map_err(|error| NodeError::StartFailed(Box::new(error)))
     }
 
     /// Hands it to a request: initialises the agent and sets the policy.

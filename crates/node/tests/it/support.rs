@@ -41,7 +41,7 @@ impl Stand {
     pub(crate) async fn node(&self, warm: usize) -> Node<FakeRuntime> {
         let config = NodeConfig {
             data_dir: self.dir.path().join("data"),
-            layers_dir: PathBuf::from("/layers"),
+            layers_dirs: vec![PathBuf::from("/layers")],
             agent: PathBuf::from("/agent"),
             events_address: "http://192.0.2.1".to_owned(),
             sample_every: Duration::from_millis(50),

@@ -25,6 +25,7 @@
 mod adopt;
 mod boot;
 mod cgroup;
+mod commit;
 mod config;
 mod core;
 mod dial;

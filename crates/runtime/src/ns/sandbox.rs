@@ -5,16 +5,19 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 use warren_sys::pidfd;
 use warren_types::NetworkPolicy;
 
+use super::commit;
 use super::core::Core;
 use super::dial::{Door, NsDial};
 use super::parts::Parts;
-use crate::{Dial, ExitCause, Record, RuntimeError, Sandbox, Usage};
+use crate::{Committed, Dial, ExitCause, Record, RuntimeError, Sandbox, Usage};
 
 /// A sandbox of the namespace runtime. Dropping it leaves the sandbox running.
 #[derive(Debug)]
@@ -74,6 +77,15 @@ impl NsSandbox {
         let fd = AsyncFd::with_interest(self.pidfd.try_clone()?, Interest::READABLE)?;
         let _ended = fd.readable().await?;
         Ok(())
+    }
+
+    /// Kills every process and waits for the end of the first, and so of all.
+    async fn kill(&self) -> Result<(), RuntimeError> {
+        let killed = self.with_parts(|parts| parts.cgroup.kill()).await;
+        killed.map_err(step("kill the sandbox"))?;
+        self.died()
+            .await
+            .map_err(step("wait for the sandbox's end"))
     }
 
     /// Runs a blocking look at the parts; `None` when they are released.
@@ -165,12 +177,25 @@ impl Sandbox for NsSandbox {
         }
     }
 
-    async fn destroy(&self) -> Result<(), RuntimeError> {
-        let killed = self.with_parts(|parts| parts.cgroup.kill()).await;
-        killed.map_err(step("kill the sandbox"))?;
-        self.died()
+    async fn commit(&self, into: PathBuf) -> Result<Committed, RuntimeError> {
+        self.kill().await?;
+        let failed = step("copy what was written into a layer");
+        let upper = commit::open(&self.upper_path()).map_err(&failed)?;
+        // It may take long, so the launchers are not kept from launching.
+        let (reply, copied) = oneshot::channel();
+        thread::Builder::new()
+            .name("warren-commit".to_owned())
+            .spawn(move || drop(reply.send(commit::copy(&upper, &into))))
+            .map_err(&failed)?;
+        copied
             .await
-            .map_err(step("wait for the sandbox's end"))?;
+            .map_err(io::Error::other)
+            .and_then(|copied| copied)
+            .map_err(&failed)
+    }
+
+    async fn destroy(&self) -> Result<(), RuntimeError> {
+        self.kill().await?;
         let parts = self
             .parts
             .lock()

@@ -1,0 +1,4 @@
+//! Template builds on the real kernel. Needs root; makes the base layer if it is missing.
+
+mod steps;
+mod support;

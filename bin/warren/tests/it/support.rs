@@ -1,0 +1,135 @@
+//! A builder on a node of its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use warren_node::{Node, NodeConfig, StopMode, WarmConfig};
+use warren_runtime::ns::{NsConfig, NsRuntime};
+use warren_service::{CancellationToken, Tasks};
+use warren_template::build::{
+    BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built, Engine, EngineConfig, Source,
+    Step,
+};
+use warren_template::{LayerStore, base};
+use warren_types::{BuildId, Resources, TemplateId};
+
+/// Where layers made of packages are kept between runs.
+const CACHE: &str = "/var/cache/warren";
+
+pub(crate) struct Stand {
+    dir: TempDir,
+    node: Arc<Node<NsRuntime>>,
+    pub(crate) engine: Engine,
+    said: Arc<Mutex<Vec<BuildLine>>>,
+}
+
+pub(crate) fn step(kind: &str, args: &[&str]) -> Step {
+    Step {
+        kind: kind.to_owned(),
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        files_hash: None,
+        force: false,
+    }
+}
+
+pub(crate) fn request(steps: Vec<Step>) -> BuildRequest {
+    BuildRequest {
+        scope: "team".to_owned(),
+        template_id: TemplateId::random(),
+        build_id: BuildId::random(),
+        source: Source::Image {
+            reference: "e2bdev/base".to_owned(),
+            credentials: None,
+        },
+        steps,
+        force: false,
+        start_cmd: None,
+        ready_cmd: None,
+        resources: Resources {
+            disk_mib: 1024,
+            ..Resources::default()
+        },
+        min_free_disk_mib: None,
+        files: BTreeMap::new(),
+    }
+}
+
+impl Stand {
+    pub(crate) async fn start() -> Self {
+        // What users are not told is here when a test fails. Another test may have set it up.
+        tracing_subscriber::fmt().with_test_writer().try_init().ok();
+        let dir = TempDir::new_in("/var/tmp").unwrap();
+        let data = dir.path().to_owned();
+        let runtime = NsRuntime::open(NsConfig {
+            data_dir: data.clone(),
+            helper: env!("CARGO_BIN_EXE_warren").into(),
+            prepared: 0,
+            allowed_egress: Vec::new(),
+        });
+        let shared = LayerStore::open(&Path::new(CACHE).join("layers")).unwrap();
+        base::ensure(&shared, &base::Recipe::default(), |_| {}).unwrap();
+        let layers = LayerStore::open(&data.join("layers")).unwrap();
+        let node = Node::start(
+            NodeConfig {
+                data_dir: data.clone(),
+                layers_dirs: vec![layers.dir().to_owned(), shared.dir().to_owned()],
+                agent: env!("WARREN_ENVD_PATH").into(),
+                events_address: "http://192.0.2.1".to_owned(),
+                sample_every: Duration::from_secs(5),
+                log_retention: Duration::from_secs(3600),
+                warm: WarmConfig {
+                    floor: 0,
+                    ..WarmConfig::default()
+                },
+            },
+            Arc::new(runtime.unwrap()),
+        );
+        let node = Arc::new(node.await.unwrap());
+        let config = EngineConfig {
+            dir: data.join("builds"),
+            layers,
+            shared,
+            mirror: base::DEFAULT_MIRROR.to_owned(),
+            template_env: true,
+        };
+        Self {
+            engine: Engine::open(Arc::clone(&node) as _, config, Tasks::new()).unwrap(),
+            node,
+            dir,
+            said: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn build(&self, request: BuildRequest) -> Result<Built, BuildFailure> {
+        self.said.lock().unwrap().clear();
+        let said = Arc::clone(&self.said);
+        let log = BuildLog::new(move |line| said.lock().unwrap().push(line));
+        self.engine
+            .build(request, log, CancellationToken::new())
+            .await
+    }
+
+    /// A directory for the test.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Messages of the last build.
+    pub(crate) fn said(&self) -> Vec<String> {
+        let said = self.said.lock().unwrap();
+        said.iter().map(|line| line.message.clone()).collect()
+    }
+
+    /// Whether the last build said something with this text.
+    pub(crate) fn heard(&self, text: &str) -> bool {
+        self.said().iter().any(|line| line.contains(text))
+    }
+
+    pub(crate) async fn stop(self) {
+        self.node.stop(StopMode::EndSandboxes).await;
+        self.dir.close().unwrap();
+    }
+}

@@ -1,0 +1,58 @@
+//! Sandboxes for the steps of template builds.
+
+use std::io;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use warren_cluster::{
+    BuildHost, BuildImage, BuildSandbox, CommitError, Connection, NodeError, Written,
+};
+use warren_runtime::{Runtime, Sandbox};
+use warren_types::NetworkPolicy;
+
+use crate::node::Node;
+use crate::sandbox::Booted;
+
+#[async_trait]
+impl<R: Runtime> BuildHost for Node<R> {
+    async fn open_build(&self, image: &BuildImage) -> Result<Box<dyn BuildSandbox>, NodeError> {
+        if self.is_stopping() {
+            return Err(NodeError::Stopping);
+        }
+        let policy = NetworkPolicy { internet: true };
+        let booted = self.booter().boot(image, policy).await?;
+        booted.init_for_build(image, self.events_address()).await?;
+        Ok(Box::new(StepSandbox { booted }))
+    }
+}
+
+/// A booted sandbox that is not on record: a server that starts again sweeps it.
+#[derive(Debug)]
+struct StepSandbox<S: Sandbox> {
+    booted: Booted<S>,
+}
+
+#[async_trait]
+impl<S: Sandbox> BuildSandbox for StepSandbox<S> {
+    async fn dial(&self, port: u16) -> io::Result<Box<dyn Connection>> {
+        let stream = self.booted.sandbox().dialer().dial(port).await?;
+        Ok(Box::new(stream))
+    }
+
+    async fn died(&self) {
+        self.booted.sandbox().exited().await;
+    }
+
+    async fn commit(&self, into: PathBuf) -> Result<Written, CommitError> {
+        let committed = self.booted.sandbox().commit(into).await;
+        let committed = committed.map_err(|error| CommitError(Box::new(error)))?;
+        Ok(Written {
+            entries: committed.entries,
+            bytes: committed.bytes,
+        })
+    }
+
+    async fn end(self: Box<Self>) {
+        self.booted.discard().await;
+    }
+}
