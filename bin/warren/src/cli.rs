@@ -127,6 +127,11 @@ pub(crate) struct Up {
     )]
     pub(crate) allow_egress: Vec<String>,
 
+    /// Keep variables of `ENV` steps and images from sandboxes: they are then a matter of the
+    /// build and of start commands only, as in E2B's own cloud.
+    #[arg(long, env = "WARREN_NO_TEMPLATE_ENV")]
+    pub(crate) no_template_env: bool,
+
     /// End all sandboxes when the server stops, instead of leaving them running for the
     /// next start.
     #[arg(long, env = "WARREN_END_SANDBOXES")]

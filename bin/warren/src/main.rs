@@ -1,6 +1,7 @@
 //! Warren: a self-hosted sandbox cloud for AI agents. This binary is the server and the
 //! command line; it reads the configuration and joins the parts.
 
+mod builds;
 mod cli;
 mod connection;
 mod data;

@@ -28,6 +28,7 @@ use warren_store::Store;
 use warren_template::{LayerStore, base};
 use warren_types::Resources;
 
+use crate::builds;
 use crate::cli::Up;
 use crate::data::{DataDir, write_secret};
 use crate::edge::LocalRoutes;
@@ -113,6 +114,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
         .domain
         .clone()
         .unwrap_or_else(|| default_domain(listen));
+    let host = Arc::clone(&node) as _;
+    let builds = builds::open(&args, &data, host, (own_layers, layers), &services)?;
     let config = ControlConfig {
         domain: Some(domain),
         limits: Limits {
@@ -122,6 +125,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
             ..Limits::default()
         },
         retention: RETENTION,
+        build: Some(builds),
         ..ControlConfig::new(data.token_key()?)
     };
     let handle: Arc<dyn NodeHandle> = Arc::clone(&node) as _;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng;
@@ -110,35 +110,19 @@ impl Builder for Engine {
         cancel: CancellationToken,
     ) -> Result<Built, BuildFailure> {
         let log = Log::new(log);
-        let started = Instant::now();
         let build = Build {
             engine: self,
             request: &request,
-            log: log.clone(),
+            log,
         };
-        let result = tokio::select! {
+        tokio::select! {
             biased;
-            () = cancel.cancelled() => return Err(BuildFailure {
+            () = cancel.cancelled() => Err(BuildFailure {
                 message: "build was cancelled".to_owned(),
                 step: None,
             }),
             result = Box::pin(build.run()) => result,
-        };
-        match &result {
-            Ok(_) => {
-                let took = started.elapsed().as_secs();
-                log.push(
-                    LogLevel::Info,
-                    None,
-                    format!("Build finished, took {took}s"),
-                );
-            }
-            Err(failure) => {
-                let text = format!("Build failed: {}", failure.message);
-                log.push(LogLevel::Error, failure.step.as_deref(), text);
-            }
         }
-        result
     }
 }
 
