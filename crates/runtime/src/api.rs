@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,46 @@ pub struct Committed {
     pub bytes: u64,
 }
 
+/// What a runtime can do on this machine beyond booting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Captures with memory; or why they can't be made and what to do about it.
+    pub checkpoint: Result<CheckpointSupport, String>,
+}
+
+/// The program that captures memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointSupport {
+    /// Version it reports.
+    pub version: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// What a capture holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureInfo {
+    /// Sandbox it was made of.
+    pub source: SandboxId,
+    /// Bytes it would take alone; blocks shared with other captures are counted in each.
+    pub bytes: u64,
+    /// Whether processes can be restored from it, on a machine that can.
+    pub has_memory: bool,
+    /// Limits of the source.
+    pub resources: Resources,
+    /// Layers below the captured disk, lowest first. A capture is of no use without them.
+    pub layers: Vec<PathBuf>,
+}
+
+/// A sandbox made from a capture.
+#[derive(Debug)]
+pub struct Restored<S> {
+    /// The sandbox.
+    pub sandbox: S,
+    /// Whether the captured processes run on; else the agent was started anew.
+    pub memory: bool,
+}
+
 /// What a sweep released.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweepReport {
@@ -127,8 +167,40 @@ pub trait Runtime: Debug + Send + Sync + 'static {
         record: Record,
     ) -> impl Future<Output = Result<Self::Sandbox, AdoptError>> + Send;
 
-    /// Kills and releases everything of this instance that is not in `keep`: called once at
-    /// start, after the adoptions. Idempotent.
+    /// What this machine can do. May change while the server runs, as tools become ready.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Directory whose direct children captures must be: it lies where they can share blocks
+    /// with disks, and outlives restarts of server and machine. Names beginning with a dot
+    /// are the runtime's own.
+    fn captures_dir(&self) -> PathBuf;
+
+    /// Makes a sandbox from a capture, which stays as it is and may serve many at once. With
+    /// `memory` its processes run on, else the agent is started on its disk. Layers are the
+    /// spec's, or those of the capture when the spec names none; the size of the disk is
+    /// always the capture's. A failure leaves nothing behind; dropping the future must not
+    /// either. [`RuntimeError::NoCheckpoint`] when memory is asked for and can't be had.
+    fn restore(
+        &self,
+        spec: BootSpec,
+        from: &Path,
+        memory: bool,
+    ) -> impl Future<Output = Result<Restored<Self::Sandbox>, RuntimeError>> + Send;
+
+    /// Tells what a capture holds. [`RuntimeError::NoCapture`] when there is none.
+    fn inspect_capture(
+        &self,
+        capture: &Path,
+    ) -> impl Future<Output = Result<CaptureInfo, RuntimeError>> + Send;
+
+    /// Removes a capture; sandboxes made from it don't mind. Idempotent.
+    fn forget_capture(
+        &self,
+        capture: &Path,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Kills and releases everything of this instance that is not in `keep`, and captures
+    /// that were not finished: called once at start, after the adoptions. Idempotent.
     fn sweep(
         &self,
         keep: &[SandboxId],
@@ -172,7 +244,28 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     fn commit(&self, into: PathBuf)
     -> impl Future<Output = Result<Committed, RuntimeError>> + Send;
 
-    /// Kills every process in it. On return none runs; the rest (mounts, cgroup, devices,
+    /// Stops every process in it where it stands. On return none runs, and connections into
+    /// it get no answer. Idempotent.
+    fn freeze(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Lets the processes run on. Idempotent.
+    fn thaw(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Whether it is frozen, also when an earlier server process did it.
+    fn is_frozen(&self) -> impl Future<Output = Result<bool, RuntimeError>> + Send;
+
+    /// Writes a capture to `into`, a child of [`Runtime::captures_dir`] that does not exist:
+    /// the disk, and with `memory` the processes. The sandbox must be frozen, and is on
+    /// return, whatever happened; it can go on. On success the capture is whole and durable;
+    /// on failure there is none. [`RuntimeError::NoCheckpoint`] tells why the memory of this
+    /// sandbox can't be captured.
+    fn capture(
+        &self,
+        into: &Path,
+        memory: bool,
+    ) -> impl Future<Output = Result<CaptureInfo, RuntimeError>> + Send;
+
+    /// Kills every process in it, also when it is frozen. On return none runs; the rest (mounts, cgroup, devices,
     /// files) is released in the background, batched with others. Idempotent.
     fn destroy(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 }

@@ -29,6 +29,16 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// Memory can't be captured or restored; the text is the reason, with a remedy if there
+    /// is one.
+    #[error("memory can't be kept: {0}")]
+    NoCheckpoint(String),
+    /// There is no whole capture at this place.
+    #[error("there is no capture at {0}")]
+    NoCapture(PathBuf),
+    /// The sandbox must be frozen for this.
+    #[error("the sandbox is not frozen")]
+    NotFrozen,
     /// The agent did not come up.
     #[error("start the agent: {0}")]
     Agent(String),

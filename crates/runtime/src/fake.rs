@@ -2,10 +2,10 @@
 //! listener on loopback that answers every request as an idle agent would. It obeys the
 //! contract of [`Runtime`] and can be told to fail.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use warren_types::{NetworkPolicy, SandboxId};
 
 use crate::{
-    AdoptError, BootSpec, Committed, Dial, ExitCause, Record, Runtime, RuntimeError, Sandbox,
-    SweepReport, Usage,
+    AdoptError, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed, Dial, ExitCause,
+    Record, Restored, Runtime, RuntimeError, Sandbox, SweepReport, Usage,
 };
 
 /// Shared facts of the pretended host: they outlive the runtime object, as processes
@@ -36,6 +36,10 @@ struct HostState {
     agent_status: u16,
     boot_id: String,
     log_dir: PathBuf,
+    frozen: HashSet<SandboxId>,
+    captures: HashMap<PathBuf, CaptureInfo>,
+    checkpoint_refusal: Option<String>,
+    capture_failures: VecDeque<io::ErrorKind>,
 }
 
 impl FakeHost {
@@ -84,8 +88,31 @@ impl FakeHost {
         self.lock().boots
     }
 
+    /// Lets captures with memory fail for this reason; `None` lets them succeed.
+    pub fn refuse_checkpoints(&self, reason: Option<&str>) {
+        self.lock().checkpoint_refusal = reason.map(str::to_owned);
+    }
+
+    /// Lets the next capture fail with an error of this kind.
+    pub fn fail_next_capture(&self, kind: io::ErrorKind) {
+        self.lock().capture_failures.push_back(kind);
+    }
+
+    /// Ids of the sandboxes that are frozen.
+    #[must_use]
+    pub fn frozen(&self) -> Vec<SandboxId> {
+        self.lock().frozen.iter().cloned().collect()
+    }
+
+    /// Places of the captures that there are.
+    #[must_use]
+    pub fn captures(&self) -> Vec<PathBuf> {
+        self.lock().captures.keys().cloned().collect()
+    }
+
     /// Kills a sandbox's first process, as a crash would.
     pub fn crash(&self, id: &SandboxId, cause: ExitCause) {
+        self.lock().frozen.remove(id);
         if let Some(sandbox) = self.lock().alive.remove(id) {
             sandbox.exit.send_replace(Some(cause));
         }
@@ -95,6 +122,7 @@ impl FakeHost {
     pub fn reboot(&self) {
         let mut state = self.lock();
         state.boot_id = "boot-2".to_owned();
+        state.frozen.clear();
         for (_, sandbox) in state.alive.drain() {
             sandbox.exit.send_replace(Some(ExitCause::Died));
         }
@@ -206,6 +234,56 @@ impl Runtime for FakeRuntime {
         state.alive.get(&record.id).cloned().ok_or(AdoptError::Gone)
     }
 
+    fn capabilities(&self) -> Capabilities {
+        let checkpoint = match &self.host.lock().checkpoint_refusal {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(CheckpointSupport {
+                version: "fake".to_owned(),
+                path: PathBuf::from("/nonexistent"),
+            }),
+        };
+        Capabilities { checkpoint }
+    }
+
+    fn captures_dir(&self) -> PathBuf {
+        self.host.lock().log_dir.join("captures")
+    }
+
+    async fn restore(
+        &self,
+        mut spec: BootSpec,
+        from: &Path,
+        memory: bool,
+    ) -> Result<Restored<FakeSandbox>, RuntimeError> {
+        let capture = self.inspect_capture(from).await?;
+        if memory && !capture.has_memory {
+            return Err(RuntimeError::NoCheckpoint(
+                "the capture has none".to_owned(),
+            ));
+        }
+        if let Err(reason) = self.capabilities().checkpoint
+            && memory
+        {
+            return Err(RuntimeError::NoCheckpoint(reason));
+        }
+        if spec.layers.is_empty() {
+            spec.layers = capture.layers;
+        }
+        let sandbox = self.boot(spec).await?;
+        Ok(Restored { sandbox, memory })
+    }
+
+    async fn inspect_capture(&self, capture: &Path) -> Result<CaptureInfo, RuntimeError> {
+        let state = self.host.lock();
+        let found = state.captures.get(capture).cloned();
+        found.ok_or_else(|| RuntimeError::NoCapture(capture.to_owned()))
+    }
+
+    async fn forget_capture(&self, capture: &Path) -> Result<(), RuntimeError> {
+        self.host.lock().captures.remove(capture);
+        Ok(())
+    }
+
     async fn sweep(&self, keep: &[SandboxId]) -> Result<SweepReport, RuntimeError> {
         let doomed: Vec<SandboxId> = self
             .host
@@ -224,6 +302,13 @@ impl Runtime for FakeRuntime {
     async fn drain(&self) {}
 
     async fn shutdown(&self) {}
+}
+
+fn gone(step: &str) -> RuntimeError {
+    RuntimeError::Step {
+        step: step.to_owned(),
+        source: io::ErrorKind::NotFound.into(),
+    }
 }
 
 #[derive(Debug)]
@@ -288,6 +373,58 @@ impl Sandbox for FakeSandbox {
             source,
         })?;
         Ok(Committed::default())
+    }
+
+    async fn freeze(&self) -> Result<(), RuntimeError> {
+        let mut state = self.host.lock();
+        if !state.alive.contains_key(&self.record.id) {
+            return Err(gone("freeze"));
+        }
+        state.frozen.insert(self.record.id.clone());
+        Ok(())
+    }
+
+    async fn thaw(&self) -> Result<(), RuntimeError> {
+        let mut state = self.host.lock();
+        if !state.alive.contains_key(&self.record.id) {
+            return Err(gone("thaw"));
+        }
+        state.frozen.remove(&self.record.id);
+        Ok(())
+    }
+
+    async fn is_frozen(&self) -> Result<bool, RuntimeError> {
+        Ok(self.host.lock().frozen.contains(&self.record.id))
+    }
+
+    async fn capture(&self, into: &Path, memory: bool) -> Result<CaptureInfo, RuntimeError> {
+        let mut state = self.host.lock();
+        if !state.alive.contains_key(&self.record.id) {
+            return Err(gone("capture"));
+        }
+        if !state.frozen.contains(&self.record.id) {
+            return Err(RuntimeError::NotFrozen);
+        }
+        if let Some(kind) = state.capture_failures.pop_front() {
+            return Err(RuntimeError::Step {
+                step: "capture the disk".to_owned(),
+                source: kind.into(),
+            });
+        }
+        if let Some(reason) = &state.checkpoint_refusal
+            && memory
+        {
+            return Err(RuntimeError::NoCheckpoint(reason.clone()));
+        }
+        let info = CaptureInfo {
+            source: self.record.id.clone(),
+            bytes: 4096,
+            has_memory: memory,
+            resources: self.record.resources,
+            layers: self.record.layers.clone(),
+        };
+        state.captures.insert(into.to_owned(), info.clone());
+        Ok(info)
     }
 
     async fn destroy(&self) -> Result<(), RuntimeError> {

@@ -12,6 +12,7 @@ pub mod fake;
 pub mod ns;
 
 pub use api::{
-    AgentSpec, BootSpec, Committed, Dial, ExitCause, Record, Runtime, Sandbox, SweepReport, Usage,
+    AgentSpec, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed, Dial, ExitCause,
+    Record, Restored, Runtime, Sandbox, SweepReport, Usage,
 };
 pub use error::{AdoptError, RuntimeError};

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use warren_sys::fdpass;
 
+use super::capture::Capture;
 use super::core::Core;
 use super::parts::Guarded;
 use super::protocol::{MAX_MESSAGE, Order};
@@ -32,7 +33,12 @@ pub(super) struct Launched {
 }
 
 /// Makes a sandbox of a shim. Blocks; runs on a launcher thread.
-pub(super) fn launch(core: &Core, shim: Shim, spec: &BootSpec) -> Result<Launched, RuntimeError> {
+pub(super) fn launch(
+    core: &Core,
+    shim: Shim,
+    spec: &BootSpec,
+    from: Option<&Capture>,
+) -> Result<Launched, RuntimeError> {
     let Shim {
         mut parts,
         orders,
@@ -48,9 +54,15 @@ pub(super) fn launch(core: &Core, shim: Shim, spec: &BootSpec) -> Result<Launche
         }
     })?;
     core.check(Step::Disk)?;
-    let disk = parts
-        .disk
-        .insert(core.disks.take(spec.resources.disk_mib).doing(Step::Disk)?);
+    let disk = match from {
+        None => core.disks.take(spec.resources.disk_mib),
+        Some(capture) => {
+            let same = capture.manifest.source == spec.id;
+            core.disks
+                .restore(&capture.disk(), &capture.manifest.disk, same)
+        }
+    };
+    let disk = parts.disk.insert(disk.doing(Step::Disk)?);
     disk.claim(slot).doing(Step::Disk)?;
     core.check(Step::Limits)?;
     parts.cgroup.limit(&spec.resources).doing(Step::Limits)?;

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use warren_types::Resources;
 
 use super::slot::Slot;
@@ -20,6 +21,8 @@ const MIB: u64 = 1024 * 1024;
 /// Dead processes leave their group a moment after they are reported dead.
 const REMOVE_ATTEMPTS: u32 = 50;
 const REMOVE_PAUSE: Duration = Duration::from_millis(4);
+/// A process that does not stop by then sleeps in the kernel, as on a dead disk.
+const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where this instance's groups are.
 #[derive(Debug, Clone)]
@@ -254,6 +257,58 @@ impl Cgroup {
         }
         let pids = self.dir("pids").unwrap_or(&self.v2).join("pids.max");
         fs::write(pids, resources.max_processes.to_string())
+    }
+
+    /// Stops every process in the group. On return none runs; on failure all do.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        self.write_freeze(true)?;
+        if let Err(error) = self.wait_frozen() {
+            self.write_freeze(false)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Lets the processes of the group run.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.write_freeze(false)
+    }
+
+    /// Whether the group was told to be frozen.
+    pub(crate) fn is_frozen(&self) -> io::Result<bool> {
+        Ok(fs::read_to_string(self.v2.join("cgroup.freeze"))?.trim() == "1")
+    }
+
+    fn write_freeze(&self, frozen: bool) -> io::Result<()> {
+        fs::write(
+            self.v2.join("cgroup.freeze"),
+            if frozen { "1" } else { "0" },
+        )
+    }
+
+    /// Waits until no process of a group that is being frozen runs.
+    fn wait_frozen(&self) -> io::Result<()> {
+        let mut events = File::open(self.v2.join("cgroup.events"))?;
+        let deadline = Instant::now() + FREEZE_LIMIT;
+        loop {
+            // Reading also arms the next notification.
+            let mut text = String::new();
+            events.rewind()?;
+            events.read_to_string(&mut text)?;
+            if field(&text, "frozen") == 1 {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            let mut fds = [PollFd::new(&events, PollFlags::PRI)];
+            match poll(&mut fds, Some(&left)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Kills every process in the group. No error when there is none, or no group.

@@ -24,6 +24,7 @@
 
 mod adopt;
 mod boot;
+mod capture;
 mod cgroup;
 mod commit;
 mod config;

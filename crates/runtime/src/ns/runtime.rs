@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use warren_types::SandboxId;
 
 use super::adopt;
 use super::boot;
+use super::capture::{self, Capture};
 use super::cgroup::Cgroups;
 use super::config::NsConfig;
 use super::core::Core;
@@ -24,7 +26,10 @@ use super::shims::{self, Helper, Pool};
 use super::slot::{Slot, Slots};
 use super::step::{Doing, Step};
 use super::worker::Worker;
-use crate::{AdoptError, BootSpec, Record, Runtime, RuntimeError, SweepReport};
+use crate::{
+    AdoptError, BootSpec, Capabilities, CaptureInfo, Record, Restored, Runtime, RuntimeError,
+    SweepReport,
+};
 
 /// What records of this runtime carry as its name.
 pub const RUNTIME_NAME: &str = "namespace";
@@ -66,7 +71,7 @@ impl NsRuntime {
         let network = Arc::new(step("set up the network", network)?);
         let disks = Disks::open(&instance, &config.data_dir, config.prepared);
         let disks = Arc::new(step("set up the disks", disks)?);
-        let slots = Slots::open(&std::path::Path::new(SHARED).join("slots"), instance.name());
+        let slots = Slots::open(&Path::new(SHARED).join("slots"), instance.name());
         let slots = Arc::new(Mutex::new(step("open the slots", slots)?));
         let lock = Arc::new(lock);
         let places = Places {
@@ -184,6 +189,43 @@ impl NsRuntime {
         })
     }
 
+    async fn start(
+        &self,
+        spec: BootSpec,
+        from: Option<Capture>,
+    ) -> Result<NsSandbox, RuntimeError> {
+        let shim = self.pool.take().await?;
+        let core = Arc::clone(&self.core);
+        let sent = spec.clone();
+        let launched = self
+            .core
+            .launchers
+            .submit(move |()| boot::launch(&core, shim, &sent, from.as_ref()));
+        let launched = step("launch", launched.await.map_err(io::Error::other))??;
+        // The disk taken is prepared again.
+        self.pool.poke();
+        let parts = launched.ready(&self.core).await?;
+        let record = self.record(&spec, &parts).doing(Step::Ready)?;
+        let parts = parts.into_parts();
+        let parts = parts
+            .ok_or(io::ErrorKind::NotFound.into())
+            .doing(Step::Ready)?;
+        NsSandbox::new(Arc::clone(&self.core), record, parts).doing(Step::Ready)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+    ) -> Result<T, RuntimeError> {
+        let done = self.core.launchers.submit(move |()| job()).await;
+        step("use a launcher thread", done.map_err(io::Error::other))?
+    }
+
+    async fn read_capture(&self, from: &Path) -> Result<Capture, RuntimeError> {
+        let from = from.to_owned();
+        self.blocking(move || Capture::open(&from)).await
+    }
+
     fn release_instance(core: &Core) -> io::Result<()> {
         let left = core.slots().used() > 0;
         let disks = core.disks.release(left);
@@ -223,23 +265,51 @@ impl Runtime for NsRuntime {
     type Sandbox = NsSandbox;
 
     async fn boot(&self, spec: BootSpec) -> Result<NsSandbox, RuntimeError> {
-        let shim = self.pool.take().await?;
-        let core = Arc::clone(&self.core);
-        let sent = spec.clone();
-        let launched = self
-            .core
-            .launchers
-            .submit(move |()| boot::launch(&core, shim, &sent));
-        let launched = step("launch", launched.await.map_err(io::Error::other))??;
-        // The disk taken is prepared again.
-        self.pool.poke();
-        let parts = launched.ready(&self.core).await?;
-        let record = self.record(&spec, &parts).doing(Step::Ready)?;
-        let parts = parts.into_parts();
-        let parts = parts
-            .ok_or(io::ErrorKind::NotFound.into())
-            .doing(Step::Ready)?;
-        NsSandbox::new(Arc::clone(&self.core), record, parts).doing(Step::Ready)
+        self.start(spec, None).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            checkpoint: Err("this version captures no memory".to_owned()),
+        }
+    }
+
+    fn captures_dir(&self) -> PathBuf {
+        self.core.disks.captures()
+    }
+
+    async fn restore(
+        &self,
+        mut spec: BootSpec,
+        from: &Path,
+        memory: bool,
+    ) -> Result<Restored<NsSandbox>, RuntimeError> {
+        let capture = self.read_capture(from).await?;
+        if memory {
+            return Err(RuntimeError::NoCheckpoint(
+                "the capture has none".to_owned(),
+            ));
+        }
+        if spec.layers.is_empty() {
+            spec.layers.clone_from(&capture.manifest.layers);
+        }
+        spec.resources.disk_mib = capture.manifest.disk.size_mib;
+        let sandbox = self.start(spec, Some(capture)).await?;
+        Ok(Restored {
+            sandbox,
+            memory: false,
+        })
+    }
+
+    async fn inspect_capture(&self, capture: &Path) -> Result<CaptureInfo, RuntimeError> {
+        let capture = capture.to_owned();
+        self.blocking(move || Capture::open(&capture)?.info()).await
+    }
+
+    async fn forget_capture(&self, capture: &Path) -> Result<(), RuntimeError> {
+        let (captures, capture) = (self.captures_dir(), capture.to_owned());
+        self.blocking(move || capture::forget(&captures, &capture))
+            .await
     }
 
     async fn adopt(&self, record: Record) -> Result<NsSandbox, AdoptError> {
@@ -266,6 +336,7 @@ impl Runtime for NsRuntime {
         let core = Arc::clone(&self.core);
         let swept = self.core.launchers.run(move |()| {
             let slots = core.slots();
+            capture::sweep(&core.disks.captures())?;
             core.disks.sweep(|slot| slots.is_used(slot))
         });
         step("sweep disks", swept.await)?;

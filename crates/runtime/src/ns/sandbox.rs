@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 use warren_sys::pidfd;
 use warren_types::NetworkPolicy;
 
+use super::capture::Draft;
 use super::commit;
 use super::core::Core;
 use super::dial::{Door, NsDial};
 use super::parts::Parts;
-use crate::{Committed, Dial, ExitCause, Record, RuntimeError, Sandbox, Usage};
+use crate::{CaptureInfo, Committed, Dial, ExitCause, Record, RuntimeError, Sandbox, Usage};
 
 /// A sandbox of the namespace runtime. Dropping it leaves the sandbox running.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct NsSandbox {
     pidfd: OwnedFd,
     door: Arc<Door>,
     paths: (PathBuf, PathBuf),
+    /// Held by whoever changes or needs that the sandbox stands still.
+    quiet: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn step(step: &str) -> impl Fn(io::Error) -> RuntimeError {
@@ -50,6 +53,7 @@ impl NsSandbox {
             paths: (disk.log_path(), disk.upper_path()),
             record: Mutex::new(record),
             parts: Arc::new(Mutex::new(Some(parts))),
+            quiet: Arc::default(),
             core,
         })
     }
@@ -86,6 +90,17 @@ impl NsSandbox {
         self.died()
             .await
             .map_err(step("wait for the sandbox's end"))
+    }
+
+    /// Runs a blocking action on the parts, which must be there.
+    async fn on_parts<T: Send + 'static>(
+        &self,
+        what: &str,
+        act: impl FnOnce(&Parts) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, RuntimeError> {
+        let done = self.with_parts(act).await;
+        done.and_then(|done| done.ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .map_err(step(what))
     }
 
     /// Runs a blocking look at the parts; `None` when they are released.
@@ -194,8 +209,58 @@ impl Sandbox for NsSandbox {
             .map_err(&failed)
     }
 
+    async fn freeze(&self) -> Result<(), RuntimeError> {
+        let _quiet = self.quiet.lock().await;
+        self.on_parts("freeze the sandbox", |parts| parts.cgroup.freeze())
+            .await
+    }
+
+    async fn thaw(&self) -> Result<(), RuntimeError> {
+        let _quiet = self.quiet.lock().await;
+        self.on_parts("thaw the sandbox", |parts| parts.cgroup.thaw())
+            .await
+    }
+
+    async fn is_frozen(&self) -> Result<bool, RuntimeError> {
+        self.on_parts("look whether it is frozen", |parts| {
+            parts.cgroup.is_frozen()
+        })
+        .await
+    }
+
+    async fn capture(&self, into: &Path, memory: bool) -> Result<CaptureInfo, RuntimeError> {
+        if memory {
+            let why = "this version captures no memory".to_owned();
+            return Err(RuntimeError::NoCheckpoint(why));
+        }
+        let (into, record) = (into.to_owned(), self.record());
+        let captures = self.core.disks.captures();
+        // Held until the work is done, also when the caller goes away: nobody thaws the
+        // sandbox or gives its disk to another meanwhile.
+        let quiet = Arc::clone(&self.quiet).lock_owned().await;
+        let held = self
+            .on_parts("capture the sandbox", |parts| {
+                let disk = parts.disk.as_ref().ok_or(io::ErrorKind::NotFound)?;
+                Ok((parts.cgroup.clone(), disk.try_clone()?))
+            })
+            .await;
+        let (cgroup, disk) = held?;
+        let done = self.core.launchers.submit(move |()| {
+            let _quiet = quiet;
+            if !cgroup.is_frozen().map_err(step("capture the sandbox"))? {
+                return Err(RuntimeError::NotFrozen);
+            }
+            let draft = Draft::begin(&captures, &into)?;
+            let disk = draft.add_disk(&disk)?;
+            draft.finish(&record, disk)
+        });
+        let done = done.await.map_err(io::Error::other);
+        done.map_err(step("use a launcher thread"))?
+    }
+
     async fn destroy(&self) -> Result<(), RuntimeError> {
         self.kill().await?;
+        let _quiet = self.quiet.lock().await;
         let parts = self
             .parts
             .lock()

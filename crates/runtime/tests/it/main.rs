@@ -9,4 +9,5 @@ mod conformance;
 mod escape;
 mod harness;
 mod leaks;
+mod lifecycle;
 mod speed;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
+use rustix::io::Errno;
 
 use super::super::net::SERVICE_ADDRESS;
 use super::super::shim::HOST_NAME;
@@ -54,6 +55,30 @@ pub(super) fn prepare(disk: BorrowedFd<'_>, name: &str) -> io::Result<()> {
          127.0.1.1\t{HOST_NAME}\n{SERVICE_ADDRESS}\tevents.e2b.local\n"
     );
     write_file(&etc, "hosts", 0o644, &hosts)
+}
+
+/// More than a volatile overlay leaves in its directory of marks.
+const MARKS: u64 = 16;
+
+/// Makes a captured use ready to be used again.
+pub(super) fn reopen(disk: BorrowedFd<'_>, name: &str, goes_on: bool) -> io::Result<()> {
+    let base = open_dir(disk, name)?;
+    // A volatile overlay leaves a mark that forbids another one over the same files, since
+    // it does not know whether they reached the disk. Here they did.
+    let work = open_dir(base.as_fd(), "work")?;
+    match openat(&work, "work", DIRECTORY, Mode::empty()) {
+        Ok(inner) => match remove(inner.as_fd(), "incompat", MARKS) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        },
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !goes_on {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        openat(&base, LOG, flags, Mode::empty())?;
+    }
+    Ok(())
 }
 
 /// Removes a directory and all below it, at most `limit` entries. Subdirectories are moved

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags, fstatvfs, openat};
+use serde::{Deserialize, Serialize};
 use warren_sys::loopdev::{LoopDevice, reflink};
 use warren_sys::mount::{self, Attr, Param};
 
@@ -33,12 +34,23 @@ pub(crate) struct Disk {
     size_mib: u32,
     /// Fresh figures, to tell what a use has added.
     empty: Figures,
+    /// Whether it holds nothing from before its use.
+    blank: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// How much of a file system is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Figures {
     bytes: u64,
     files: u64,
+}
+
+/// What must be known of a captured image to use a copy of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CapturedDisk {
+    generation: u32,
+    pub(crate) size_mib: u32,
+    empty: Figures,
 }
 
 impl Disk {
@@ -94,6 +106,78 @@ impl Disk {
                 generation: 0,
                 size_mib,
                 empty,
+                blank: true,
+            }),
+            Err(error) => {
+                // The first failure is the one to tell; a sweep removes what is left.
+                let _removed = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// A second hold of a disk that is in use, to read it by.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            mount: self.mount.try_clone()?,
+            generation: self.generation,
+            size_mib: self.size_mib,
+            empty: self.empty,
+            blank: self.blank,
+        })
+    }
+
+    /// Writes what a frozen sandbox has on its disk to a new file `into`, which shares the
+    /// disk's blocks. Durable on return.
+    pub(crate) fn capture(&self, into: &Path) -> io::Result<CapturedDisk> {
+        // All of the file system reaches the image before the image is cloned.
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::syncfs(openat(&self.mount, ".", flags, Mode::empty())?)?;
+        let copy = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(into)?;
+        reflink(File::open(&self.path)?.as_fd(), copy.as_fd())?;
+        copy.sync_all()?;
+        Ok(CapturedDisk {
+            generation: self.generation,
+            size_mib: self.size_mib,
+            empty: self.empty,
+        })
+    }
+
+    /// Clones a captured image to `path` and mounts it. The agent's log goes on when `goes_on`
+    /// is set, else it begins anew.
+    pub(super) fn restore(
+        captured: &Path,
+        facts: &CapturedDisk,
+        path: PathBuf,
+        (label, goes_on): (&str, bool),
+    ) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let made = (|| {
+            reflink(File::open(captured)?.as_fd(), file.as_fd())?;
+            let device = LoopDevice::attach(&file, label)?;
+            let mount = mount_device(&device)?;
+            files::reopen(mount.as_fd(), &directory(facts.generation), goes_on)?;
+            Ok(mount)
+        })();
+        match made {
+            Ok(mount) => Ok(Self {
+                path,
+                mount,
+                generation: facts.generation,
+                size_mib: facts.size_mib,
+                empty: facts.empty,
+                blank: false,
             }),
             Err(error) => {
                 // The first failure is the one to tell; a sweep removes what is left.
@@ -121,6 +205,8 @@ impl Disk {
                     generation,
                     size_mib,
                     empty,
+                    // Who knows what it was made from.
+                    blank: false,
                 });
             }
         }
@@ -145,7 +231,7 @@ impl Disk {
         let used = figures(self.mount.as_fd())?;
         let bytes = used.bytes.saturating_sub(self.empty.bytes);
         let files = used.files.saturating_sub(self.empty.files);
-        if bytes > REUSE_BYTES || files > REUSE_FILES {
+        if !self.blank || bytes > REUSE_BYTES || files > REUSE_FILES {
             self.discard()?;
             return Ok(None);
         }

@@ -11,5 +11,5 @@ mod files;
 mod image;
 mod store;
 
-pub(crate) use image::Disk;
+pub(crate) use image::{CapturedDisk, Disk};
 pub(crate) use store::Disks;

@@ -18,7 +18,7 @@ use warren_types::Resources;
 
 use super::super::instance::Instance;
 use super::super::slot::Slot;
-use super::image::{Disk, claimed};
+use super::image::{CapturedDisk, Disk, claimed};
 
 /// Share of the free space that a new pool file may grow to, in percent.
 const POOL_PERCENT: u64 = 80;
@@ -59,6 +59,7 @@ impl Disks {
         };
         fs::create_dir_all(dir.join("seeds"))?;
         fs::create_dir_all(dir.join("images"))?;
+        fs::create_dir_all(dir.join("captures"))?;
         let mut next = 0;
         for entry in fs::read_dir(dir.join("images"))? {
             let name = entry?.file_name();
@@ -111,6 +112,22 @@ impl Disks {
         }
         let path = self.dir.join("images").join(self.fresh_name());
         Disk::create(&seed, path, size_mib, &self.label)
+    }
+
+    /// Makes a disk from a captured image; see [`Disk::restore`].
+    pub(crate) fn restore(
+        &self,
+        captured: &Path,
+        facts: &CapturedDisk,
+        goes_on: bool,
+    ) -> io::Result<Disk> {
+        let path = self.dir.join("images").join(self.fresh_name());
+        Disk::restore(captured, facts, path, (&self.label, goes_on))
+    }
+
+    /// Directory of captures, which share blocks with disks.
+    pub(crate) fn captures(&self) -> PathBuf {
+        self.dir.join("captures")
     }
 
     /// Whether a prepared disk is missing.
