@@ -31,5 +31,9 @@ fn workspace_tests() -> Result<()> {
             "--tests",
         ]))?;
     }
-    run(cargo(["test", "--workspace", "--locked", "--doc"]))
+    run(cargo(["test", "--workspace", "--locked", "--doc"]))?;
+    // Once more as on kernels that join layers by path only.
+    let mut by_path = cargo(["test", "--package", "warren-runtime", "--locked", "--tests"]);
+    by_path.env("WARREN_TEST_OVERLAY_BY_PATH", "1");
+    run(by_path)
 }

@@ -78,6 +78,10 @@ pub(crate) struct Up {
     #[arg(long, env = "WARREN_SLOTS", default_value_t = 16, value_name = "N")]
     pub(crate) slots: usize,
 
+    /// Join layers by path even where the kernel takes descriptors. For tests.
+    #[arg(long, env = "WARREN_OVERLAY_BY_PATH", hide = true)]
+    pub(crate) overlay_by_path: bool,
+
     /// Highest number of sandboxes of a team at a time.
     #[arg(
         long,

@@ -22,7 +22,7 @@ use warren_control::{BuildSpec, Control, ControlConfig, Limits};
 use warren_node::services::{Dns, Events};
 use warren_node::{Node, NodeConfig, StopMode, WarmConfig};
 use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
-use warren_runtime::ns::{NsConfig, NsRuntime, SERVICE_ADDRESS};
+use warren_runtime::ns::{NsConfig, NsRuntime, Overlay, SERVICE_ADDRESS};
 use warren_service::{CancellationToken, Secret, Tasks};
 use warren_store::Store;
 use warren_template::{LayerStore, base};
@@ -98,6 +98,11 @@ async fn start(args: Up) -> anyhow::Result<()> {
         helper: std::env::current_exe().context("find this program")?,
         prepared: args.slots,
         allowed_egress: args.allow_egress.clone(),
+        overlay: if args.overlay_by_path {
+            Overlay::ByPath
+        } else {
+            Overlay::Probe
+        },
     })?);
     let services = Tasks::new();
     let node = Arc::new(

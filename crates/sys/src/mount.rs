@@ -8,11 +8,12 @@ use std::path::Path;
 
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
     open_tree,
 };
 
 pub use rustix::mount::MountAttrFlags as Attr;
+pub use rustix::mount::MountFlags;
 
 /// One parameter of a new file system.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +46,16 @@ fn configure(context: &OwnedFd, params: &[Param<'_>]) -> io::Result<()> {
         }
     }
     Ok(fsconfig_create(context)?)
+}
+
+/// Makes a file system and mounts it at a path, in one call: options may fill a page, where
+/// each parameter of [`create`] ends at 255 bytes.
+///
+/// # Errors
+/// As mount(2); `InvalidInput` for options with a zero byte.
+pub fn at(kind: &str, path: &Path, options: &str, flags: MountFlags) -> io::Result<()> {
+    let options = std::ffi::CString::new(options)?;
+    Ok(mount(kind, path, kind, flags, &*options)?)
 }
 
 /// Adds the message that the kernel left in the context.

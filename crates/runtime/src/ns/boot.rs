@@ -79,13 +79,10 @@ pub(super) fn launch(
     let Some(disk) = &parts.disk else {
         return Err(Step::Root.failed(io::ErrorKind::NotFound.into()));
     };
-    let root = rootfs::compose(
-        &layers,
-        (disk.mount(), &disk.directory()),
-        slot,
-        user_namespace.as_fd(),
-    )
-    .doing(Step::Root)?;
+    let root = core
+        .joiner
+        .join(&layers, disk, slot, user_namespace.as_fd())
+        .doing(Step::Root)?;
     core.check(Step::Launch)?;
     let log = disk.open_log().doing(Step::Launch)?;
     let ready = hand_over(&orders, root, log, spec).doing(Step::Launch)?;

@@ -14,4 +14,16 @@ pub struct NsConfig {
     pub prepared: usize,
     /// Networks in CIDR notation that sandboxes may reach although they are not public.
     pub allowed_egress: Vec<String>,
+    /// How the layers of a sandbox are joined.
+    pub overlay: Overlay,
+}
+
+/// How the layers of a sandbox are joined.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overlay {
+    /// By descriptor if the kernel can, else by path.
+    #[default]
+    Probe,
+    /// By path, which all supported kernels can. For tests.
+    ByPath,
 }

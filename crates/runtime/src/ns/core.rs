@@ -11,6 +11,7 @@ use super::disk::Disks;
 use super::instance::Instance;
 use super::net::Network;
 use super::parts::{Guarded, Janitor, Parts};
+use super::rootfs::Joiner;
 use super::shims::Helper;
 use super::slot::Slots;
 use super::step::Step;
@@ -28,6 +29,7 @@ pub(crate) struct Core {
     pub(crate) janitor: Janitor,
     /// Threads that join roots: they keep capabilities while they change their identity.
     pub(crate) launchers: Worker<()>,
+    pub(crate) joiner: Joiner,
     pub(crate) helper: Mutex<Option<Helper>>,
     pub(crate) fail_at: Mutex<Option<Step>>,
     pub(crate) _lock: Arc<File>,

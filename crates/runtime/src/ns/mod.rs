@@ -46,7 +46,7 @@ mod slot;
 mod step;
 mod worker;
 
-pub use config::NsConfig;
+pub use config::{NsConfig, Overlay};
 pub use helper::helper_main;
 pub use probe::{Check, probe};
 pub use runtime::{NsRuntime, RUNTIME_NAME};

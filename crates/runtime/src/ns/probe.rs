@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use warren_sys::mount::{self, Attr, Param};
 
 use super::cgroup::Cgroups;
+use super::rootfs::takes_detached_layers;
 
 /// The result of one check.
 #[derive(Debug, Clone)]
@@ -39,8 +39,8 @@ fn wrong<T>(text: impl Into<String>) -> io::Result<T> {
     Err(io::Error::other(text.into()))
 }
 
-/// First kernel on which overlayfs takes detached mounts, on which all of this rests.
-const OLDEST_KERNEL: (u32, u32) = (6, 15);
+/// First kernel on which overlayfs takes id-mapped layers, on which all of this rests.
+const OLDEST_KERNEL: (u32, u32) = (5, 19);
 
 fn kernel() -> io::Result<String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?
@@ -84,10 +84,7 @@ fn mounts() -> io::Result<String> {
     let own = fs::File::open("/proc/self/ns/user")?;
     // The namespace of the host itself is refused as a map: the call is known, and that
     // answer tells it apart from a kernel without the call.
-    match mount::idmap(
-        mount::clone_tree(&mount, Path::new(""), false)?,
-        own_fd(&own),
-    ) {
+    match mount::idmap(mount, own_fd(&own)) {
         Err(error)
             if matches!(
                 error.kind(),
@@ -112,6 +109,14 @@ fn file_system(name: &'static str) -> io::Result<String> {
     } else {
         wrong(format!("{name} is not among the kernel's file systems"))
     }
+}
+
+fn overlay() -> io::Result<String> {
+    let known = file_system("overlay")?;
+    Ok(match takes_detached_layers() {
+        Ok(()) => format!("{known}; layers are joined by descriptor"),
+        Err(_) => format!("{known}; layers are joined by path, as before Linux 6.15"),
+    })
 }
 
 fn cgroups() -> io::Result<String> {
@@ -155,7 +160,7 @@ fn firewall() -> io::Result<String> {
 pub fn probe() -> Vec<Check> {
     vec![
         check("privilege", "run warren as root: sudo warren up", root()),
-        check("kernel", "install a kernel of 6.15 or later", kernel()),
+        check("kernel", "install a kernel of 5.19 or later", kernel()),
         check(
             "user namespaces",
             "sysctl -w user.max_user_namespaces=65536",
@@ -166,7 +171,7 @@ pub fn probe() -> Vec<Check> {
             "run outside a container, or with CAP_SYS_ADMIN",
             mounts(),
         ),
-        check("overlay", "modprobe overlay", file_system("overlay")),
+        check("overlay", "modprobe overlay", overlay()),
         check("ext4", "modprobe ext4", file_system("ext4")),
         check("xfs", "modprobe xfs", file_system("xfs")),
         check(

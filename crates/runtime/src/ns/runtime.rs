@@ -21,6 +21,7 @@ use super::disk::Disks;
 use super::instance::{Instance, SHARED};
 use super::net::{Network, SERVICE_ADDRESS};
 use super::parts::{Janitor, Places};
+use super::rootfs::Joiner;
 use super::sandbox::NsSandbox;
 use super::shims::{self, Helper, Pool};
 use super::slot::{Slot, Slots};
@@ -90,6 +91,7 @@ impl NsRuntime {
             creds::keep_capabilities_on_id_change,
         );
         let launchers = step("start the launcher threads", launchers)?;
+        let joiner = step("start joining layers", Joiner::start(config.overlay, count))?;
         let helper = step("start the helper", Helper::start(&config.helper))?;
         let core = Arc::new(Core {
             config,
@@ -100,6 +102,7 @@ impl NsRuntime {
             slots,
             janitor,
             launchers,
+            joiner,
             helper: Mutex::new(Some(helper)),
             fail_at: Mutex::default(),
             _lock: lock,

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use std::net::Ipv4Addr;
@@ -176,7 +176,8 @@ fn prepare_mounts() -> Result<(), Failure> {
 }
 
 fn mask() -> io::Result<()> {
-    let empty = mount::create("tmpfs", &[], PLAIN | Attr::MOUNT_ATTR_RDONLY)?;
+    // A mount can be cloned where it is attached; detached ones only since Linux 6.15.
+    let mut empty: Option<PathBuf> = None;
     for path in MASKED {
         let at = match stage(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -184,10 +185,13 @@ fn mask() -> io::Result<()> {
         };
         let directory =
             rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&at)?.st_mode).is_dir();
-        let cover = if directory {
-            mount::clone_tree(&empty, Path::new(""), false)?
-        } else {
+        let cover = if !directory {
             mount::clone_tree(CWD, &Path::new(STAGE).join("dev/null"), false)?
+        } else if let Some(empty) = &empty {
+            mount::clone_tree(CWD, empty, false)?
+        } else {
+            empty = Some(Path::new(STAGE).join(path));
+            mount::create("tmpfs", &[], PLAIN | Attr::MOUNT_ATTR_RDONLY)?
         };
         mount::attach(cover, at)?;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use warren_runtime::ns::{NsConfig, NsRuntime, NsSandbox};
+use warren_runtime::ns::{NsConfig, NsRuntime, NsSandbox, Overlay};
 use warren_runtime::{AgentSpec, BootSpec, Runtime, Sandbox};
 use warren_types::{ENVD_PORT, NetworkPolicy, Resources, SandboxId};
 
@@ -44,12 +44,23 @@ pub(crate) struct Host {
     pub(crate) runtime: NsRuntime,
 }
 
+/// Runs the tests as on a kernel that joins layers by path only.
+const BY_PATH_VARIABLE: &str = "WARREN_TEST_OVERLAY_BY_PATH";
+
+fn overlay() -> Overlay {
+    match std::env::var_os(BY_PATH_VARIABLE) {
+        Some(_) => Overlay::ByPath,
+        None => Overlay::Probe,
+    }
+}
+
 pub(crate) fn config(data_dir: &Path, prepared: usize) -> NsConfig {
     NsConfig {
         data_dir: data_dir.to_owned(),
         helper: env!("CARGO_BIN_EXE_runtime-test-helper").into(),
         prepared,
         allowed_egress: Vec::new(),
+        overlay: overlay(),
     }
 }
 

@@ -8,6 +8,7 @@
 mod conformance;
 mod escape;
 mod harness;
+mod layers;
 mod leaks;
 mod lifecycle;
 mod speed;

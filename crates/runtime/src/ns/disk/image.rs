@@ -30,6 +30,8 @@ const REUSE_FILES: u64 = 2_000;
 pub(crate) struct Disk {
     path: PathBuf,
     mount: OwnedFd,
+    /// Its loop device, which the mount holds.
+    device: PathBuf,
     generation: u32,
     size_mib: u32,
     /// Fresh figures, to tell what a use has added.
@@ -94,15 +96,16 @@ impl Disk {
         let made = (|| {
             reflink(File::open(seed)?.as_fd(), file.as_fd())?;
             let device = LoopDevice::attach(&file, label)?;
-            let mount = mount_device(&device)?;
+            let mount = mount_device(device.path())?;
             let empty = figures(mount.as_fd())?;
             files::prepare(mount.as_fd(), &directory(0))?;
-            Ok((mount, empty))
+            Ok((mount, device.path().to_owned(), empty))
         })();
         match made {
-            Ok((mount, empty)) => Ok(Self {
+            Ok((mount, device, empty)) => Ok(Self {
                 path,
                 mount,
+                device,
                 generation: 0,
                 size_mib,
                 empty,
@@ -197,11 +200,12 @@ impl Disk {
             if owner == slot {
                 let path = entry.path();
                 let device = LoopDevice::find(&File::open(&path)?)?;
-                let mount = mount_device(&device)?;
+                let mount = mount_device(device.path())?;
                 let empty = Figures { bytes: 0, files: 0 };
                 return Ok(Self {
                     path,
                     mount,
+                    device: device.path().to_owned(),
                     generation,
                     size_mib,
                     empty,
@@ -262,6 +266,11 @@ impl Disk {
         self.mount.as_fd()
     }
 
+    /// Mounts the disk once more: the same file system, another mount.
+    pub(crate) fn mount_again(&self) -> io::Result<OwnedFd> {
+        mount_device(&self.device)
+    }
+
     /// Directory of the present use, relative to the mount.
     pub(crate) fn directory(&self) -> PathBuf {
         directory(self.generation).into()
@@ -319,8 +328,8 @@ pub(super) fn claimed(name: &str) -> Option<(Slot, u32)> {
     ))
 }
 
-fn mount_device(device: &LoopDevice) -> io::Result<OwnedFd> {
-    let source = device.path().to_string_lossy();
+fn mount_device(device: &Path) -> io::Result<OwnedFd> {
+    let source = device.to_string_lossy();
     let params = [Param::Text("source", &source), Param::Flag("noinit_itable")];
     mount::create("ext4", &params, Attr::MOUNT_ATTR_NODEV)
 }
