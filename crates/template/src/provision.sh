@@ -15,21 +15,38 @@ mkdir -p "$root/code"
 chmod 0777 "$root/code"
 chmod -R a+rwX "$root/usr/local"
 
+# Debian's own resets PATH, which a template or a request may have set. Every command goes
+# through this file: it starts no process.
+cat >"$root/etc/profile" <<'PROFILE'
+# Settings of login shells, for the Bourne shell and compatible ones.
+[ -n "${PATH-}" ] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+
+if [ -n "${PS1-}" ]; then
+    if [ -n "${BASH-}" ] && [ "$BASH" != /bin/sh ]; then
+        [ ! -f /etc/bash.bashrc ] || . /etc/bash.bashrc
+    else
+        PS1='$ '
+    fi
+fi
+
+for script in /etc/profile.d/*.sh; do
+    [ ! -r "$script" ] || . "$script"
+done
+unset script
+
+if [ -n "${BASH-}" ] && [ -r ~/.bashrc ]; then
+    . ~/.bashrc
+fi
+PROFILE
+printf "export PS1='\\\\w \\\\$ '\n" >>"$root/root/.bashrc"
+# It concerns terminals only.
+sed -i 's/^mesg n/[ ! -t 0 ] || mesg n/' "$root/root/.profile"
+
 cat >"$root/etc/profile.d/sandbox.sh" <<'PROFILE'
 export SHELL=/bin/bash
 export PS1='\w \$ '
 PROFILE
-
-# A login shell keeps the PATH that it is given, and reads ~/.bashrc as other shells do.
-sed -i 's/^if \[ "$(id -u)" -eq 0 \]; then$/if [ -n "${PATH-}" ]; then :; elif [ "$(id -u)" -eq 0 ]; then/' \
-    "$root/etc/profile"
-grep -q 'PATH-' "$root/etc/profile"
-cat >>"$root/etc/profile" <<'PROFILE'
-if [ "${BASH-}" ] && [ -r ~/.bashrc ]; then
-  . ~/.bashrc
-fi
-PROFILE
-printf "export PS1='\\\\w \\\\$ '\n" >>"$root/root/.bashrc"
 
 # Nobody runs services at boot here; packages must still install.
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
