@@ -58,6 +58,10 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "warren-dashboard",
+        &["warren-control", "warren-service", "warren-types"],
+    ),
+    (
         "warren-client",
         &["warren-connect", "warren-types", "warren-wire"],
     ),
@@ -72,6 +76,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-client",
             "warren-cluster",
             "warren-control",
+            "warren-dashboard",
             "warren-node",
             "warren-proxy",
             "warren-runtime",

@@ -146,9 +146,10 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let routes = Arc::new(LocalRoutes::new(Arc::clone(&node)));
     let proxy = Proxy::new(routes, ProxyConfig::default());
     let api = warren_api::router(Arc::clone(&control), ApiConfig::default());
+    let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);
     let edge = Edge {
         proxy: proxy.clone(),
-        api: TowerToHyperService::new(api),
+        api: TowerToHyperService::new(pages),
     };
 
     let stop = CancellationToken::new();

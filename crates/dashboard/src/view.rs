@@ -1,0 +1,299 @@
+//! What pages show, as plain values and text.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use warren_control::{BuildRecord, Sandbox, TemplateSummary};
+use warren_types::{LogEntry, LogLevel, MetricsPoint, SandboxState};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A sandbox in the list and at the head of its page.
+#[derive(Debug)]
+pub(crate) struct SandboxRow {
+    pub(crate) id: String,
+    pub(crate) template: String,
+    pub(crate) template_id: String,
+    pub(crate) state: &'static str,
+    pub(crate) started: String,
+    pub(crate) age: String,
+    pub(crate) left: String,
+    pub(crate) cpus: u32,
+    pub(crate) memory: String,
+    pub(crate) disk: String,
+    pub(crate) metadata: Vec<(String, String)>,
+    /// Figures of now, if there are any yet.
+    pub(crate) cpu_now: String,
+    pub(crate) memory_now: String,
+}
+
+impl SandboxRow {
+    pub(crate) fn new(sandbox: &Sandbox, newest: Option<&MetricsPoint>, now: Timestamp) -> Self {
+        let record = &sandbox.record;
+        let paused = record.state == SandboxState::Paused;
+        Self {
+            id: record.id.to_string(),
+            template: record
+                .alias
+                .clone()
+                .unwrap_or_else(|| record.template_id.to_string()),
+            template_id: record.template_id.to_string(),
+            state: if paused { "paused" } else { "running" },
+            started: moment(record.started_at),
+            age: span(now.as_second() - record.started_at.as_second()),
+            left: if paused {
+                "–".to_owned()
+            } else {
+                span(record.end_at.as_second() - now.as_second())
+            },
+            cpus: record.cpu_count,
+            memory: mib(record.memory_mib),
+            disk: mib(record.disk_mib),
+            metadata: record.metadata.clone().into_iter().collect(),
+            cpu_now: newest.map_or_else(|| "–".to_owned(), |p| format!("{:.0} %", p.cpu_used_pct)),
+            memory_now: newest.map_or_else(|| "–".to_owned(), |p| bytes(p.mem_used)),
+        }
+    }
+}
+
+/// A template in the list.
+#[derive(Debug)]
+pub(crate) struct TemplateRow {
+    pub(crate) id: String,
+    pub(crate) names: String,
+    pub(crate) access: &'static str,
+    pub(crate) status: &'static str,
+    pub(crate) size: String,
+    pub(crate) builds: u64,
+    pub(crate) spawned: u64,
+    pub(crate) last_spawned: String,
+    pub(crate) created: String,
+}
+
+impl TemplateRow {
+    pub(crate) fn new(summary: &TemplateSummary) -> Self {
+        let names: Vec<&str> = summary.aliases.iter().map(|a| a.alias.as_str()).collect();
+        Self {
+            id: summary.template.id.to_string(),
+            names: names.join(", "),
+            access: if summary.template.public {
+                "public"
+            } else {
+                "private"
+            },
+            status: summary.status.map_or("none", |status| status.as_str()),
+            size: summary.ready.as_ref().map_or_else(
+                || "–".to_owned(),
+                |build| {
+                    let resources = build_resources(build);
+                    format!(
+                        "{} CPUs, {}, disk {}",
+                        resources.cpu_count,
+                        mib(resources.memory_mib),
+                        mib(resources.disk_mib)
+                    )
+                },
+            ),
+            builds: summary.build_count,
+            spawned: summary.template.spawn_count,
+            last_spawned: summary
+                .template
+                .last_spawned_at
+                .map_or_else(|| "never".to_owned(), moment),
+            created: moment(summary.template.created_at),
+        }
+    }
+}
+
+fn build_resources(build: &BuildRecord) -> warren_types::Resources {
+    build.content.resources
+}
+
+/// A build of a template.
+#[derive(Debug)]
+pub(crate) struct BuildRow {
+    pub(crate) id: String,
+    pub(crate) status: &'static str,
+    pub(crate) requested: String,
+    pub(crate) took: String,
+}
+
+impl BuildRow {
+    pub(crate) fn new(build: &BuildRecord) -> Self {
+        Self {
+            id: build.id.to_string(),
+            status: build.status.as_str(),
+            requested: moment(build.created_at),
+            took: build.finished_at.map_or_else(
+                || "–".to_owned(),
+                |end| span(end.as_second() - build.created_at.as_second()),
+            ),
+        }
+    }
+}
+
+/// A line of a log.
+#[derive(Debug)]
+pub(crate) struct LogRow {
+    pub(crate) at: String,
+    pub(crate) level: &'static str,
+    pub(crate) message: String,
+    pub(crate) fields: String,
+}
+
+impl LogRow {
+    pub(crate) fn new(entry: &LogEntry) -> Self {
+        let mut fields = String::new();
+        for (name, value) in &entry.fields {
+            // Writing to a string can't fail.
+            write!(fields, " {name}={value}").ok();
+        }
+        Self {
+            at: entry.timestamp.strftime("%H:%M:%S%.3f").to_string(),
+            level: match entry.level {
+                LogLevel::Debug => "debug",
+                LogLevel::Info => "info",
+                LogLevel::Warn => "warn",
+                LogLevel::Error => "error",
+            },
+            message: entry.message.clone(),
+            fields,
+        }
+    }
+}
+
+/// A figure over time.
+#[derive(Debug)]
+pub(crate) struct Chart {
+    pub(crate) title: &'static str,
+    pub(crate) now: String,
+    pub(crate) most: String,
+    /// Points of an SVG line in a box of 300 by 60.
+    pub(crate) points: String,
+}
+
+pub(crate) const CHART_WIDTH: f64 = 300.0;
+pub(crate) const CHART_HEIGHT: f64 = 60.0;
+
+impl Chart {
+    /// A chart of values between 0 and `full`.
+    fn new(title: &'static str, values: &[f64], full: f64, show: fn(f64) -> String) -> Self {
+        let last = values.last().copied().unwrap_or(0.0);
+        Self {
+            title,
+            now: show(last),
+            most: show(full),
+            points: line(values, full),
+        }
+    }
+
+    /// The charts of a sandbox.
+    pub(crate) fn of_sandbox(samples: &[MetricsPoint]) -> Vec<Self> {
+        let column =
+            |value: fn(&MetricsPoint) -> f64| samples.iter().map(value).collect::<Vec<_>>();
+        let last = samples.last();
+        vec![
+            Self::new("CPU", &column(|p| p.cpu_used_pct), 100.0, |v| {
+                format!("{v:.0} %")
+            }),
+            Self::new(
+                "Memory",
+                &column(|p| as_float(p.mem_used)),
+                last.map_or(1.0, |p| as_float(p.mem_total)),
+                |v| format!("{:.0} MiB", v / MIB),
+            ),
+            Self::new(
+                "Disk",
+                &column(|p| as_float(p.disk_used)),
+                last.map_or(1.0, |p| as_float(p.disk_total)),
+                |v| format!("{:.0} MiB", v / MIB),
+            ),
+        ]
+    }
+
+    /// One figure whose highest value fills the box.
+    pub(crate) fn peaking(title: &'static str, values: &[f64], show: fn(f64) -> String) -> Self {
+        let full = values.iter().copied().fold(1.0, f64::max);
+        Self::new(title, values, full, show)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "charts have few pixels")]
+fn as_float(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "charts have few points")]
+fn line(values: &[f64], full: f64) -> String {
+    let step = CHART_WIDTH / (values.len().max(2) - 1) as f64;
+    let mut out = String::new();
+    for (index, value) in values.iter().enumerate() {
+        let share = if full > 0.0 {
+            (value / full).clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        let (x, y) = (index as f64 * step, CHART_HEIGHT * (1.0 - share));
+        // Writing to a string can't fail.
+        write!(out, "{x:.1},{y:.1} ").ok();
+    }
+    out
+}
+
+/// A moment in UTC.
+pub(crate) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// A span of seconds by its two greatest units; spans that are over are none.
+pub(crate) fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    if days > 0 {
+        format!("{days} d {hours} h")
+    } else if hours > 0 {
+        format!("{hours} h {minutes} min")
+    } else if minutes > 0 {
+        format!("{minutes} min {} s", seconds % 60)
+    } else {
+        format!("{seconds} s")
+    }
+}
+
+fn mib(value: u32) -> String {
+    if value >= 1024 && value.is_multiple_of(1024) {
+        format!("{} GiB", value / 1024)
+    } else {
+        format!("{value} MiB")
+    }
+}
+
+fn bytes(value: u64) -> String {
+    format!("{:.0} MiB", as_float(value) / MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_sizes_are_short() {
+        assert_eq!(span(-5), "0 s");
+        assert_eq!(span(59), "59 s");
+        assert_eq!(span(61), "1 min 1 s");
+        assert_eq!(span(3_700), "1 h 1 min");
+        assert_eq!(span(90_000), "1 d 1 h");
+        assert_eq!(mib(512), "512 MiB");
+        assert_eq!(mib(2048), "2 GiB");
+    }
+
+    #[test]
+    fn a_line_fills_its_box() {
+        assert_eq!(line(&[], 1.0), "");
+        assert_eq!(
+            line(&[0.0, 50.0, 200.0], 100.0),
+            "0.0,60.0 150.0,30.0 300.0,0.0 "
+        );
+        assert_eq!(line(&[1.0], 0.0), "0.0,60.0 ");
+    }
+}

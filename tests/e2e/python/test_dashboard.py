@@ -1,0 +1,97 @@
+"""The server's web pages: who may see them, what they show and do."""
+
+import re
+import time
+
+import httpx
+import pytest
+
+from support import env
+
+
+@pytest.fixture
+def visitor():
+    with env.client(env.API_URL, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def browser(visitor):
+    answer = visitor.post("/dashboard/sign-in", data={"key": env.API_KEY})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    assert env.API_KEY not in cookie
+    return visitor
+
+
+def test_every_page_asks_for_a_key(visitor):
+    assert visitor.get("/").headers["location"] == "/dashboard"
+    for path in ["", "/templates", "/usage", "/sandboxes/ixxxxxxxxxxxxxxxxxxxx", "/sandboxes/i/logs"]:
+        answer = visitor.get(f"/dashboard{path}")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/sign-in"), path
+
+
+@pytest.mark.parametrize("key", ["", "nonsense", "e2b_" + "0" * 40, "x" * 10_000])
+def test_a_wrong_key_opens_nothing(visitor, key):
+    answer = visitor.post("/dashboard/sign-in", data={"key": key})
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+    assert 'role="alert"' in answer.text
+
+
+def test_a_sandbox_is_shown_and_can_be_ended(browser, own_sandbox):
+    sandbox_id = own_sandbox.sandbox_id
+    assert sandbox_id in browser.get("/dashboard?state=running").text
+    page = browser.get(f"/dashboard/sandboxes/{sandbox_id}")
+    assert page.status_code == 200
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    own_sandbox.commands.run("echo shown-in-the-log")
+    end = time.monotonic() + 20
+    while "shown-in-the-log" not in browser.get(f"/dashboard/sandboxes/{sandbox_id}/logs").text:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    while not re.search(r'points="\d', browser.get(f"/dashboard/sandboxes/{sandbox_id}/metrics").text):
+        assert time.monotonic() < end + 20
+        time.sleep(0.5)
+    browser.post(f"/dashboard/sandboxes/{sandbox_id}/extend", data={"seconds": "3600"})
+    assert "59 min" in browser.get(f"/dashboard/sandboxes/{sandbox_id}/facts").text
+    assert browser.post(f"/dashboard/sandboxes/{sandbox_id}/kill").status_code == 303
+    assert browser.get(f"/dashboard/sandboxes/{sandbox_id}").status_code == 404
+    assert not own_sandbox.is_running()
+
+
+def test_text_of_users_is_no_markup(browser):
+    from e2b import Sandbox
+
+    sandbox = Sandbox.create(metadata={"<b>name</b>": "<script>alert(1)</script>"})
+    try:
+        page = browser.get("/dashboard").text
+        assert "<script>alert" not in page and "&#60;script&#62;alert" in page
+    finally:
+        sandbox.kill()
+
+
+def test_another_site_can_not_act(browser, own_sandbox):
+    path = f"/dashboard/sandboxes/{own_sandbox.sandbox_id}/kill"
+    refused = browser.post(path, headers={"Origin": "http://elsewhere.example"})
+    assert refused.status_code == 403
+    assert own_sandbox.is_running()
+    own = str(httpx.URL(env.API_URL).copy_with(path="")).rstrip("/")
+    assert browser.post(path, headers={"Origin": own}).status_code == 303
+
+
+def test_signing_out_ends_the_session(browser):
+    cookie = browser.cookies.get("warren_session")
+    assert browser.post("/dashboard/sign-out").status_code == 303
+    with env.client(env.API_URL, follow_redirects=False) as thief:
+        answer = thief.get("/dashboard", headers={"Cookie": f"warren_session={cookie}"})
+        assert answer.headers["location"] == "/dashboard/sign-in"
+
+
+def test_scripts_and_styles_are_served(browser):
+    page = browser.get("/dashboard/usage").text
+    for name in re.findall(r'(?:src|href)="(/dashboard/assets/[^"]+)"', page):
+        answer = browser.get(name)
+        assert answer.status_code == 200 and answer.headers["x-content-type-options"] == "nosniff"
+    assert browser.get("/dashboard/assets/../Cargo.toml").status_code == 404
