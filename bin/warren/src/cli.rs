@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) mod connection;
 pub(crate) mod sandbox;
+pub(crate) mod template;
 
 use connection::Connection;
 
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     /// Create, list, enter and end sandboxes.
     #[command(alias = "sbx", alias = "sandboxes", arg_required_else_help = true)]
     Sandbox(sandbox::Sandbox),
+    /// Build, list, publish and delete templates.
+    #[command(alias = "tpl", alias = "templates", arg_required_else_help = true)]
+    Template(template::Template),
 }
 
 #[derive(Debug, Args)]

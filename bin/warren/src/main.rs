@@ -9,7 +9,9 @@ mod demo;
 mod doctor;
 mod edge;
 mod guest;
+mod print;
 mod sandbox;
+mod template;
 mod up;
 
 use std::ffi::OsStr;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Template(args) => template::run(args),
     };
     result.unwrap_or_else(|error| {
         // A closed stderr leaves nobody to tell.

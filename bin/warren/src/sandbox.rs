@@ -5,7 +5,7 @@ mod exec;
 mod inspect;
 mod list;
 mod logs;
-mod print;
+
 mod shell;
 mod snapshot;
 mod terminal;
@@ -18,7 +18,7 @@ use warren_client::{AutoResume, Client, Error, NewSandbox};
 
 use crate::cli::sandbox::{Create, Kill, OnTimeout, Pause, Sandbox, SandboxCommand};
 use crate::connection::{self, NO_SERVER};
-use print::{line, warning};
+use crate::print::{self, line, warning};
 
 /// Time that a resumed or detached sandbox gets unless told otherwise.
 const LIFE: Duration = Duration::from_secs(300);

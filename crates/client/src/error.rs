@@ -1,5 +1,8 @@
 //! Failures.
 
+use std::io;
+use std::path::PathBuf;
+
 use http::StatusCode;
 use warren_connect::Code;
 
@@ -57,6 +60,54 @@ pub enum Error {
     Cut {
         /// The call.
         operation: &'static str,
+    },
+    /// A file of a template can't be read or packed.
+    #[error("read {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A copy names files that are not there.
+    #[error("no files found in {context} for {pattern:?}", context = context.display())]
+    NoFiles {
+        /// The source of the copy.
+        pattern: String,
+        /// The context directory.
+        context: PathBuf,
+    },
+    /// A copy names files outside the context directory.
+    #[error("{pattern:?} leads out of the context directory")]
+    Outside {
+        /// The source of the copy.
+        pattern: String,
+    },
+    /// A pattern for files is malformed.
+    #[error("use {pattern:?} as a pattern for files")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// The cause.
+        #[source]
+        source: globset::Error,
+    },
+    /// A Dockerfile can't be converted.
+    #[error("Dockerfile line {line}: {message}")]
+    Dockerfile {
+        /// The line, from 1.
+        line: usize,
+        /// Why.
+        message: String,
+    },
+    /// A build failed.
+    #[error("{message}")]
+    Build {
+        /// Which step: its number, `base` or `finalize`.
+        step: Option<String>,
+        /// Why.
+        message: String,
     },
     /// More came back than this client takes at once.
     #[error("{operation}: the answer exceeds {limit} bytes")]

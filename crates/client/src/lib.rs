@@ -31,6 +31,7 @@ mod files;
 mod http;
 mod sandbox;
 mod snapshots;
+mod templates;
 mod terminal;
 
 pub use client::{Client, ListQuery, LogQuery, Page};
@@ -40,6 +41,7 @@ pub use error::Error;
 pub use files::{Download, Files};
 pub use sandbox::Sandbox;
 pub use snapshots::{Snapshot, SnapshotQuery};
+pub use templates::{Build, BuildLog, BuildOptions, CopyOptions, Template};
 pub use terminal::{Terminal, TerminalSize};
 pub use warren_connect::Code;
 pub use warren_connect::filesystem::{EntryInfo, FileType};
@@ -47,4 +49,5 @@ pub use warren_connect::process::ProcessInfo;
 pub use warren_types::LogLevel;
 pub use warren_wire::{
     AutoResume, ListedSandbox, LogRecord, NewSandbox, SandboxDetail, SandboxMetric, State,
+    Template as TemplateInfo,
 };

@@ -10,9 +10,9 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use warren_client::{Client, Command, Commands, Error, Event, Exit, Process, Sandbox, Terminal};
 
-use super::print::{raw, warning};
 use super::{LIFE, found, shell, terminal};
 use crate::cli::sandbox::Exec;
+use crate::print::{raw, warning};
 
 /// Bytes of one message to standard input.
 const PIECE: usize = 64 << 10;

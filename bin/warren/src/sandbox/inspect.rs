@@ -6,8 +6,8 @@ use std::time::Duration;
 use warren_client::{Client, SandboxMetric};
 
 use super::found;
-use super::print::{json, line, printable};
 use crate::cli::sandbox::{Format, Info, Metrics};
+use crate::print::{json, line, printable};
 
 /// How often what is followed is asked for.
 pub(super) const FOLLOW: Duration = Duration::from_millis(400);

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use warren_client::{Client, ListQuery, ListedSandbox, State};
 
-use super::print::{json, line, local, printable, table};
 use crate::cli::sandbox::{Filter, Format, List, Order, StateName};
 use crate::connection::NO_SERVER;
+use crate::print::{json, line, local, printable, table};
 
 /// Sandboxes of one page.
 const PAGE: usize = 100;

@@ -9,8 +9,8 @@ use warren_client::{Client, LogLevel, LogQuery, LogRecord};
 
 use super::found;
 use super::inspect::{FOLLOW, is_running};
-use super::print::{line, printable, warning};
 use crate::cli::sandbox::{Format, Level, Logs};
+use crate::print::{line, printable, warning};
 
 /// Shows the log of a sandbox.
 pub(super) async fn run(client: &Client, args: Logs) -> anyhow::Result<ExitCode> {

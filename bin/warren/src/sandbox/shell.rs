@@ -8,9 +8,9 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use warren_client::{Commands, Error, Event, Exit, Process, Sandbox, Terminal};
 
-use super::print::{raw, warning};
 use super::terminal::{self, RawMode};
 use crate::cli::sandbox::ShellOptions;
+use crate::print::{raw, warning};
 
 /// Time that a sandbox made for a terminal outlives a client that vanished.
 pub(super) const LEASE: Duration = Duration::from_secs(30);

@@ -6,9 +6,9 @@ use anyhow::Context;
 use warren_client::{Client, SnapshotQuery};
 
 use super::found;
-use super::print::{json, line, printable, table, warning};
 use crate::cli::sandbox::{Format, Snapshot};
 use crate::connection::NO_SERVER;
+use crate::print::{json, line, printable, table, warning};
 
 /// Snapshots of one page.
 const PAGE: usize = 100;

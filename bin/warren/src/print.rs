@@ -11,31 +11,31 @@ use unicode_width::UnicodeWidthStr;
 const GAP: usize = 3;
 
 /// Prints a line.
-pub(super) fn line(text: &str) -> io::Result<()> {
+pub(crate) fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
 /// Writes bytes as they are, at once.
-pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
 }
 
 /// Tells something on standard error.
-pub(super) fn warning(text: &str) {
+pub(crate) fn warning(text: &str) {
     // A closed standard error leaves nobody to tell.
     writeln!(io::stderr().lock(), "{text}").ok();
 }
 
 /// Prints a value as indented JSON.
-pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+pub(crate) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?)?;
     Ok(())
 }
 
 /// Whether an error came of a reader of the output that went away.
-pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()
@@ -44,13 +44,13 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// A moment in local time.
-pub(super) fn local(at: Timestamp) -> String {
+pub(crate) fn local(at: Timestamp) -> String {
     let zoned = at.to_zoned(TimeZone::system());
     zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// A table without borders; columns are as wide as what they show.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for row in render(header, rows) {
         writeln!(out, "{row}")?;
@@ -82,7 +82,7 @@ fn render(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
 }
 
 /// Text of a sandbox made safe for a terminal: control characters are shown as escapes.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escaped = c.is_control() && c != '\t';
