@@ -124,6 +124,7 @@ impl Disk {
         Ok(Self {
             path: self.path.clone(),
             mount: self.mount.try_clone()?,
+            device: self.device.clone(),
             generation: self.generation,
             size_mib: self.size_mib,
             empty: self.empty,
@@ -169,14 +170,15 @@ impl Disk {
         let made = (|| {
             reflink(File::open(captured)?.as_fd(), file.as_fd())?;
             let device = LoopDevice::attach(&file, label)?;
-            let mount = mount_device(&device)?;
+            let mount = mount_device(device.path())?;
             files::reopen(mount.as_fd(), &directory(facts.generation), goes_on)?;
-            Ok(mount)
+            Ok((mount, device.path().to_owned()))
         })();
         match made {
-            Ok(mount) => Ok(Self {
+            Ok((mount, device)) => Ok(Self {
                 path,
                 mount,
+                device,
                 generation: facts.generation,
                 size_mib: facts.size_mib,
                 empty: facts.empty,
