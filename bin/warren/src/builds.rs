@@ -27,7 +27,6 @@ pub(crate) fn open(
         layers: own,
         shared,
         mirror: mirror.to_owned(),
-        template_env: !args.no_template_env,
     };
     Ok(BuildConfig {
         builder: Arc::new(Engine::open(host, config, tasks.clone())?),

@@ -70,6 +70,11 @@ pub(crate) struct Up {
     #[arg(long, env = "WARREN_DOMAIN", value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
 
+    /// URL that clients reach the API at, for links to it; needed only behind a proxy that
+    /// hides it [default: the host that a request names].
+    #[arg(long, env = "WARREN_PUBLIC_URL", value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+
     /// Debian mirror that the base template is made from.
     #[arg(long, env = "WARREN_DEBIAN_MIRROR", value_name = "URL")]
     pub(crate) debian_mirror: Option<String>,
@@ -103,6 +108,28 @@ pub(crate) struct Up {
         value_name = "HOURS"
     )]
     pub(crate) max_hours: u32,
+
+    /// Highest number of template builds of a team that wait or run at a time.
+    #[arg(
+        long,
+        env = "WARREN_MAX_BUILDS",
+        default_value_t = 20,
+        value_name = "N"
+    )]
+    pub(crate) max_builds: u32,
+
+    /// Most CPUs that a template may ask for.
+    #[arg(long, env = "WARREN_MAX_CPUS", default_value_t = 8, value_name = "N")]
+    pub(crate) max_cpus: u32,
+
+    /// Most memory that a template may ask for, in MiB.
+    #[arg(
+        long,
+        env = "WARREN_MAX_MEMORY_MIB",
+        default_value_t = 8096,
+        value_name = "MIB"
+    )]
+    pub(crate) max_memory_mib: u32,
 
     /// CPUs of a sandbox of the base template.
     #[arg(long, env = "WARREN_BASE_CPUS", default_value_t = 2, value_name = "N")]

@@ -126,10 +126,14 @@ async fn start(args: Up) -> anyhow::Result<()> {
         limits: Limits {
             max_sandboxes: args.max_sandboxes,
             max_length: Duration::from_secs(u64::from(args.max_hours) * 3600),
+            max_builds: args.max_builds,
+            max_cpus: args.max_cpus,
+            max_memory_mib: args.max_memory_mib,
             disk_mib: args.base_disk_mib,
             ..Limits::default()
         },
         retention: RETENTION,
+        template_env: !args.no_template_env,
         build: Some(builds),
         ..ControlConfig::new(data.token_key()?)
     };
@@ -145,7 +149,11 @@ async fn start(args: Up) -> anyhow::Result<()> {
     announce(listen, &key);
     let routes = Arc::new(LocalRoutes::new(Arc::clone(&node)));
     let proxy = Proxy::new(routes, ProxyConfig::default());
-    let api = warren_api::router(Arc::clone(&control), ApiConfig::default());
+    let api_config = ApiConfig {
+        public_url: args.public_url.clone(),
+        ..ApiConfig::default()
+    };
+    let api = warren_api::router(Arc::clone(&control), api_config);
     let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);
     let edge = Edge {
         proxy: proxy.clone(),

@@ -94,7 +94,6 @@ impl Stand {
             layers,
             shared,
             mirror: base::DEFAULT_MIRROR.to_owned(),
-            template_env: true,
         };
         Self {
             engine: Engine::open(Arc::clone(&node) as _, config, Tasks::new()).unwrap(),

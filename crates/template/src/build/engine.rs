@@ -18,9 +18,6 @@ use super::plan::{self, Context, Instruction};
 use super::port::{BuildFailure, BuildLog, BuildRequest, Builder, Built};
 use crate::layers::{LayerError, LayerStore};
 
-/// Variables of an image that describe the image rather than the user's wishes.
-const IMAGE_ONLY: [&str; 3] = ["PATH", "HOME", "USER"];
-
 /// Settings of the builder.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -32,8 +29,6 @@ pub struct EngineConfig {
     pub shared: LayerStore,
     /// Where Debian packages come from.
     pub mirror: String,
-    /// Whether variables of `ENV` steps and images are given to sandboxes too.
-    pub template_env: bool,
 }
 
 /// Why the builder can't work.
@@ -309,16 +304,6 @@ impl Build<'_> {
             Ok(Err(error)) => Err(self.internal(what, &error)),
             Err(error) => Err(self.internal(what, &error)),
         }
-    }
-
-    /// Variables that sandboxes of the template get.
-    pub(super) fn inherited_env(&self, context: &Context) -> BTreeMap<String, String> {
-        if !self.engine.config.template_env {
-            return BTreeMap::new();
-        }
-        let mut env = context.env.clone();
-        env.retain(|name, _| !IMAGE_ONLY.contains(&name.as_str()));
-        env
     }
 
     /// Time that one step may take.

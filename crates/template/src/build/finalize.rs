@@ -67,7 +67,7 @@ impl Build<'_> {
             resources: self.request.resources,
             default_user: state.context.user.clone(),
             default_workdir: state.context.workdir.clone(),
-            env: self.inherited_env(&state.context),
+            env: state.context.env.clone(),
             start,
         };
         self.remember(&state)?;

@@ -156,7 +156,8 @@ impl BuildLog {
 /// A finished build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
-    /// What nodes need to start sandboxes of it.
+    /// What nodes need to start sandboxes of it. Its variables are all that the steps ended
+    /// with, as a build that starts from it gets them.
     pub image: BuildImage,
     /// Size of a sandbox's whole file system in MiB.
     pub disk_mib: u64,
