@@ -99,7 +99,7 @@ def test_half_a_pair_of_headers(edge, served):
 @pytest.mark.parametrize("host", ["sandbox.warren.example", "nolabels.warren.example"])
 def test_a_host_that_names_no_sandbox_is_the_apis(edge, host):
     # One port serves both edges: what is not a sandbox's belongs to the API.
-    answer = via(edge, host)
+    answer = via(edge, host, "/no-such-route")
     assert answer.status_code == 404 and answer.json()["code"] == 404
 
 
