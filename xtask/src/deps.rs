@@ -33,6 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "warren-node",
         &[
             "warren-cluster",
+            "warren-connect",
             "warren-runtime",
             "warren-service",
             "warren-types",

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Request, StatusCode};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -35,6 +36,10 @@ pub(crate) enum AgentError {
     Refused { status: StatusCode, text: String },
     #[error("the agent did not answer within {0:?}")]
     TimedOut(Duration),
+    #[error("run a command: {0}")]
+    Command(warren_connect::Error),
+    #[error("the agent stopped telling of a command")]
+    Cut,
 }
 
 /// Body of `/init`, as far as Warren uses it.
@@ -67,7 +72,6 @@ pub(crate) async fn init(
 ) -> Result<(), AgentError> {
     let body = serde_json::to_vec(body).expect("an init body is plain text and maps of text");
     let request = Request::post("/init")
-        .header(HOST, "localhost")
         .header(CONTENT_TYPE, "application/json")
         .header("x-init-key", init_key.expose())
         .body(Full::new(Bytes::from(body)))
@@ -78,7 +82,6 @@ pub(crate) async fn init(
 /// Asks the agent whether it serves.
 pub(crate) async fn health(dial: &dyn Dial) -> Result<(), AgentError> {
     let request = Request::get("/health")
-        .header(HOST, "localhost")
         .body(Full::new(Bytes::new()))
         .expect("the parts of the request are valid");
     within(HEALTH_TIMEOUT, exchange(dial, request)).await
@@ -94,6 +97,35 @@ async fn within(
 }
 
 async fn exchange(dial: &dyn Dial, request: Request<Full<Bytes>>) -> Result<(), AgentError> {
+    converse(dial, request, async |response| {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&text(response).await).into_owned();
+        Err(AgentError::Refused { status, text })
+    })
+    .await
+}
+
+/// The start of an answer's body; nothing if it can't be read.
+pub(crate) async fn text(response: Response<Incoming>) -> Bytes {
+    let body = Limited::new(response.into_body(), ANSWER_LIMIT);
+    body.collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default()
+}
+
+/// Sends a request on a connection of its own and hands the answer over. The connection is
+/// driven here rather than in a task, so that dropping the future closes it.
+pub(crate) async fn converse<T>(
+    dial: &dyn Dial,
+    mut request: Request<Full<Bytes>>,
+    answer: impl AsyncFnOnce(Response<Incoming>) -> Result<T, AgentError>,
+) -> Result<T, AgentError> {
+    let host = HeaderValue::from_static("localhost");
+    request.headers_mut().insert(HOST, host);
     let stream = dial.dial(ENVD_PORT).await.map_err(AgentError::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -103,21 +135,8 @@ async fn exchange(dial: &dyn Dial, request: Request<Full<Bytes>>) -> Result<(), 
             .send_request(request)
             .await
             .map_err(AgentError::Exchange)?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        let text = match Limited::new(response.into_body(), ANSWER_LIMIT)
-            .collect()
-            .await
-        {
-            Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-            Err(_) => "(unreadable answer)".to_owned(),
-        };
-        Err(AgentError::Refused { status, text })
+        answer(response).await
     };
-    // The connection is driven here rather than in a task of its own, so that dropping
-    // this future closes it.
     tokio::pin!(connection, conversation);
     tokio::select! {
         biased;

@@ -1,5 +1,6 @@
 //! Sandboxes for the steps of template builds.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -21,7 +22,9 @@ impl<R: Runtime> BuildHost for Node<R> {
         }
         let policy = NetworkPolicy { internet: true };
         let booted = self.booter().boot(image, policy).await?;
-        booted.init_for_build(image, self.events_address()).await?;
+        // Each step brings its own variables.
+        let none = BTreeMap::new();
+        booted.init(image, &none, self.events_address()).await?;
         Ok(Box::new(StepSandbox { booted }))
     }
 }

@@ -18,6 +18,7 @@
 
 mod agent;
 mod build;
+mod command;
 mod config;
 mod ledger;
 mod log;
@@ -27,6 +28,7 @@ mod pool;
 mod registry;
 mod sandbox;
 pub mod services;
+mod start;
 
 pub use config::{NodeConfig, WarmConfig};
 pub use node::{Node, StartError, StopMode};

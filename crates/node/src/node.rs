@@ -116,6 +116,7 @@ impl<R: Runtime> Node<R> {
             Arc::clone(&runtime),
             config.agent,
             config.layers_dirs,
+            config.events_address.clone(),
             background.clone(),
         ));
         let node = Self {
@@ -321,7 +322,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
             None => {
                 let booted = self
                     .booter
-                    .boot(&request.image, request.network.egress)
+                    .boot_ready(&request.image, request.network.egress)
                     .await?;
                 booted.claim(&request, &self.events_address).await?
             }

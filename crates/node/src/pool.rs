@@ -185,7 +185,7 @@ async fn keep<R: Runtime>(shelf: &Shelf<R::Sandbox>, booter: &Booter<R>, config:
             )
         };
         if ready < wanted {
-            let boot = booter.boot(&shelf.image, NetworkPolicy::default());
+            let boot = booter.boot_ready(&shelf.image, NetworkPolicy::default());
             // Dropping an unfinished boot undoes it, so stopping may cut in.
             let booted = tokio::select! {
                 () = shelf.stop.cancelled() => return,

@@ -19,6 +19,15 @@ use crate::{
     Record, Restored, Runtime, RuntimeError, Sandbox, SweepReport, Usage,
 };
 
+/// What becomes of a command that an agent is asked to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FakeCommand {
+    /// It writes this and ends with this code.
+    Ends(&'static str, i32),
+    /// It writes this and runs for good.
+    Runs(&'static str),
+}
+
 /// Shared facts of the pretended host: they outlive the runtime object, as processes
 /// outlive a server.
 #[derive(Debug, Clone)]
@@ -34,6 +43,7 @@ struct HostState {
     boots: usize,
     failures: VecDeque<&'static str>,
     agent_status: u16,
+    commands: Vec<(&'static str, FakeCommand)>,
     boot_id: String,
     log_dir: PathBuf,
     frozen: HashSet<SandboxId>,
@@ -74,6 +84,13 @@ impl FakeHost {
     /// Sets the status that agents answer `/init` with.
     pub fn set_agent_status(&self, status: u16) {
         self.lock().agent_status = status;
+    }
+
+    /// Sets what becomes of commands that hold `text`; others end with success at once.
+    pub fn set_command(&self, text: &'static str, command: FakeCommand) {
+        let mut state = self.lock();
+        state.commands.retain(|(known, _)| *known != text);
+        state.commands.push((text, command));
     }
 
     /// Ids of the sandboxes that run.
@@ -166,17 +183,97 @@ async fn serve_agent(
             _ = async { exit.wait_for(Option::is_some).await.map(drop) } => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((mut stream, _)) = accepted else {
+        let Ok((stream, _)) = accepted else {
             return;
         };
-        let status = host.lock().agent_status;
-        let mut seen = vec![0; 64 * 1024];
-        if stream.read(&mut seen).await.is_ok() {
-            let answer =
-                format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            stream.write_all(answer.as_bytes()).await.ok();
+        let (answering, mut exit) = (host.clone(), exit.clone());
+        host.agents.spawn(async move {
+            tokio::select! {
+                _ = async { exit.wait_for(Option::is_some).await.map(drop) } => {}
+                // A client that goes away is no failure.
+                _ = answer(stream, &answering) => {}
+            }
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, host: &FakeHost) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
         }
     }
+    let request = String::from_utf8_lossy(&request);
+    if !request.starts_with("POST /process.Process/Start ") {
+        let status = host.lock().agent_status;
+        let answer =
+            format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return stream.write_all(answer.as_bytes()).await;
+    }
+    let command = host
+        .lock()
+        .commands
+        .iter()
+        .find(|(text, _)| request.contains(text))
+        .map_or(FakeCommand::Ends("", 0), |(_, command)| command.clone());
+    let (FakeCommand::Ends(text, _) | FakeCommand::Runs(text)) = command;
+    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/connect+json\r\n\
+        Connection: close\r\n\r\n"
+        .to_vec();
+    frame(&mut answer, 0, r#"{"event":{"start":{"pid":2}}}"#);
+    let data = format!(r#"{{"event":{{"data":{{"stderr":"{}"}}}}}}"#, base64(text));
+    frame(&mut answer, 0, &data);
+    if let FakeCommand::Ends(_, code) = command {
+        let end = format!(r#"{{"event":{{"end":{{"exitCode":{code},"exited":true}}}}}}"#);
+        frame(&mut answer, 0, &end);
+        frame(&mut answer, 2, "{}");
+    }
+    stream.write_all(&answer).await?;
+    if matches!(command, FakeCommand::Runs(_)) {
+        // Until the caller goes away.
+        while stream.read_u8().await.is_ok() {}
+    }
+    Ok(())
+}
+
+/// Whether a request has come in with its whole body.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    body.len() >= length.unwrap_or(0)
+}
+
+/// Adds a message of a stream.
+fn frame(to: &mut Vec<u8>, flags: u8, json: &str) {
+    to.push(flags);
+    to.extend(u32::try_from(json.len()).unwrap_or(u32::MAX).to_be_bytes());
+    to.extend(json.as_bytes());
+}
+
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let mut bits = 0_u32;
+        for place in 0..3 {
+            bits = bits << 8 | u32::from(chunk.get(place).copied().unwrap_or(0));
+        }
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            out.push(if place > chunk.len() {
+                '='
+            } else {
+                char::from(digit)
+            });
+        }
+    }
+    out
 }
 
 impl Runtime for FakeRuntime {

@@ -15,6 +15,7 @@ use warren_types::{NetworkPolicy, SandboxId, SandboxState};
 
 use crate::agent::{self, Init};
 use crate::ledger::{self, Entry, Ledger};
+use crate::start;
 
 /// Boots that run side by side; more only fight for the same cores.
 const PARALLEL_BOOTS: usize = 16;
@@ -26,6 +27,7 @@ pub(crate) struct Booter<R: Runtime> {
     pub(crate) agent: PathBuf,
     pub(crate) layers_dirs: Vec<PathBuf>,
     pub(crate) tasks: Tasks,
+    events_address: String,
     permits: Semaphore,
 }
 
@@ -34,6 +36,7 @@ impl<R: Runtime> Booter<R> {
         runtime: Arc<R>,
         agent: PathBuf,
         layers_dirs: Vec<PathBuf>,
+        events_address: String,
         tasks: Tasks,
     ) -> Self {
         Self {
@@ -41,6 +44,7 @@ impl<R: Runtime> Booter<R> {
             agent,
             layers_dirs,
             tasks,
+            events_address,
             permits: Semaphore::new(PARALLEL_BOOTS),
         }
     }
@@ -89,6 +93,27 @@ impl<R: Runtime> Booter<R> {
             policy,
             guard: Guard::new(sandbox, self.tasks.clone()),
         })
+    }
+
+    /// Boots a sandbox of `image` that has the image's start command running and ready. Its
+    /// agent was initialised if there is one, without what a request brings.
+    pub(crate) async fn boot_ready(
+        &self,
+        image: &BuildImage,
+        policy: NetworkPolicy,
+    ) -> Result<Booted<R::Sandbox>, NodeError> {
+        let booted = self.boot(image, policy).await?;
+        if let Some(start) = &image.start {
+            booted.init(image, &image.env, &self.events_address).await?;
+            let sandbox = booted.sandbox();
+            let died = async {
+                sandbox.exited().await;
+            };
+            start::start(sandbox.dialer().as_ref(), start, died)
+                .await
+                .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
+        }
+        Ok(booted)
     }
 }
 
@@ -164,16 +189,16 @@ impl<S: Sandbox> Booted<S> {
         self.guard.get()
     }
 
-    /// Initialises the agent for a step of a template build: the sandbox belongs to nobody,
-    /// so there is no token, and each step brings its own variables.
-    pub(crate) async fn init_for_build(
+    /// Initialises the agent of a sandbox that belongs to nobody yet, so there is no token.
+    pub(crate) async fn init(
         &self,
         image: &BuildImage,
+        env: &BTreeMap<String, String>,
         events_address: &str,
     ) -> Result<(), NodeError> {
         let init = Init {
             timestamp: Timestamp::now(),
-            env_vars: &BTreeMap::new(),
+            env_vars: env,
             access_token: None,
             default_user: &image.default_user,
             default_workdir: image.default_workdir.as_deref(),

@@ -4,5 +4,6 @@
 mod lifecycle;
 mod restart;
 mod services;
+mod start;
 mod support;
 mod undo;
