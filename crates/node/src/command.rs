@@ -82,7 +82,7 @@ fn request(line: Line<'_>) -> Result<Request<Full<Bytes>>, AgentError> {
     let invalid = |error: hyper::http::Error| {
         AgentError::Command(Error::new(Code::InvalidArgument, error.to_string()))
     };
-    request.body(Full::new(Bytes::from(body))).map_err(invalid)
+    request.body(Full::new(body)).map_err(invalid)
 }
 
 async fn follow(
