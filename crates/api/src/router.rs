@@ -181,6 +181,7 @@ fn builds_of_templates(table: Table) -> Table {
             KeyOrToken,
             templates::update_v2,
         )
+        .built(GET, "/default-templates", Key, templates::defaults)
         .built(POST, "/templates/tags", Key, tags::assign)
         .built(DELETE, "/templates/tags", Key, tags::remove)
         .built(GET, TAGS, Key, tags::list)

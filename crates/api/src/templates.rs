@@ -48,6 +48,14 @@ pub(crate) async fn list_v2(
     Ok(with_next(json(StatusCode::OK, &templates), next.as_deref()))
 }
 
+/// `GET /default-templates`
+pub(crate) async fn defaults(State(app): State<Arc<App>>, Auth(caller): Auth) -> Answer {
+    let templates = app.control.template_defaults(&caller).await;
+    let templates = templates.map_err(|error| ApiError::internal(&error))?;
+    let templates: Vec<Template> = templates.into_iter().map(shown).collect();
+    Ok(json(StatusCode::OK, &templates))
+}
+
 /// `GET /templates/{templateID}`
 pub(crate) async fn get(
     State(app): State<Arc<App>>,

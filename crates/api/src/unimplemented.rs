@@ -20,7 +20,6 @@ pub(crate) const OPERATIONS: &[(Method, &str, Access)] = &[
     ),
     (Method::POST, "/sandboxes/{sandboxID}/fork", Access::Key),
     (Method::GET, "/snapshots", Access::Key),
-    (Method::GET, "/default-templates", Access::Key),
     (Method::GET, "/nodes", Access::Admin),
     (Method::GET, "/nodes/{nodeID}", Access::Admin),
     (Method::POST, "/nodes/{nodeID}", Access::Admin),

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use warren_cluster::BuildImage;
 use warren_store::{
-    BuildContent, BuildRecord, BuildRegistration, StoreError, TemplateRecord, TemplateSummary,
+    AliasRecord, BuildContent, BuildRecord, BuildRegistration, StoreError, TemplateRecord,
+    TemplateSummary,
 };
 use warren_types::{ENVD_VERSION, Resources, StartCommand, TeamId, TemplateId};
 
@@ -305,6 +306,31 @@ impl Control {
             return Err(TemplateError::TeamMismatch);
         }
         Ok(self.store.template_list(caller.team.id).await?)
+    }
+
+    /// The templates that every team may use by a bare name because the server has them,
+    /// oldest first. Of another team's, figures of use are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn template_defaults(
+        &self,
+        caller: &Caller,
+    ) -> Result<Vec<TemplateSummary>, StoreError> {
+        let owner = self.default_team().await?.id;
+        let mut templates = self.store.template_list(owner).await?;
+        templates.retain(|summary| {
+            let is_global = |name: &AliasRecord| name.namespace.is_empty();
+            summary.template.public && summary.aliases.iter().any(is_global)
+        });
+        if owner != caller.team.id {
+            for summary in &mut templates {
+                summary.build_count = 0;
+                summary.template.spawn_count = 0;
+                summary.template.last_spawned_at = None;
+            }
+        }
+        Ok(templates)
     }
 
     /// The caller's templates, newest first, a page at a time, and the next page's cursor.

@@ -130,3 +130,27 @@ async fn lists_and_builds() {
     let bad = server.get(&format!("/templates/{id}?nextToken=x")).await;
     assert_eq!(bad.error(400), "Invalid next token");
 }
+
+#[tokio::test]
+async fn the_servers_own_templates() {
+    let server = Server::start().await;
+    server.built(json!({"name": "mine"})).await;
+    server.create(json!({})).await;
+    server.control.stop(std::time::Duration::from_secs(1)).await;
+    let server = server.restart().await;
+    let list = server.get("/default-templates").await.expect(200);
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&list[0]["names"], &list[0]["spawnCount"]),
+        (&json!(["base"]), &json!(1))
+    );
+    let other = server.other_key().await;
+    let list = server
+        .call_as(&other, "GET", "/default-templates", None)
+        .await
+        .expect(200);
+    assert_eq!(
+        (&list[0]["names"], &list[0]["spawnCount"]),
+        (&json!(["base"]), &json!(0))
+    );
+}
