@@ -167,8 +167,18 @@ pub(crate) struct Up {
     #[arg(long, env = "WARREN_NO_TEMPLATE_ENV")]
     pub(crate) no_template_env: bool,
 
-    /// End all sandboxes when the server stops, instead of leaving them running for the
-    /// next start.
+    /// Seconds after which the memory of a paused sandbox is moved to the disk, where the
+    /// machine can do that; under memory pressure it is moved sooner.
+    #[arg(
+        long,
+        env = "WARREN_PAUSE_TO_DISK_SECS",
+        default_value_t = 300,
+        value_name = "SECONDS"
+    )]
+    pub(crate) pause_to_disk_secs: u64,
+
+    /// End all running sandboxes when the server stops, instead of leaving them running for
+    /// the next start. Paused ones are kept.
     #[arg(long, env = "WARREN_END_SANDBOXES")]
     pub(crate) end_sandboxes: bool,
 

@@ -9,24 +9,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::net::TcpStream;
+use warren_control::{Control, Wake, WakeAsk};
 use warren_node::{Node, RouteFacts};
 use warren_proxy::{Ask, Dial, Resolution, Route, RouteSource};
 use warren_runtime::Runtime;
 use warren_service::Secret;
-use warren_types::SandboxId;
+use warren_types::{SandboxId, SandboxState};
+
+/// How often one request may wake a sandbox.
+const MAX_WAKES: u32 = 3;
 
 /// The sandboxes of the node in this process.
 #[derive(Debug)]
 pub(crate) struct LocalRoutes<R: Runtime> {
     node: Arc<Node<R>>,
+    control: Arc<Control>,
     /// One route per run, so that its requests are counted together.
     routes: Mutex<HashMap<SandboxId, Arc<Route>>>,
 }
 
 impl<R: Runtime> LocalRoutes<R> {
-    pub(crate) fn new(node: Arc<Node<R>>) -> Self {
+    pub(crate) fn new(node: Arc<Node<R>>, control: Arc<Control>) -> Self {
         Self {
             node,
+            control,
             routes: Mutex::default(),
         }
     }
@@ -49,11 +55,33 @@ impl<R: Runtime> LocalRoutes<R> {
 
 #[async_trait]
 impl<R: Runtime> RouteSource for LocalRoutes<R> {
-    async fn resolve(&self, id: &SandboxId, _ask: &Ask<'_>) -> Resolution {
-        match self.node.route(id) {
-            Some(facts) => Resolution::Route(self.route(id, facts)),
-            None => Resolution::NotFound,
+    async fn resolve(&self, id: &SandboxId, ask: &Ask<'_>) -> Resolution {
+        // Held requests whose sandbox pauses again at once give up in the end.
+        for _ in 0..MAX_WAKES {
+            if let Some(facts) = self.node.route(id) {
+                return Resolution::Route(self.route(id, facts));
+            }
+            // Only of what is here and paused the database is asked.
+            let Some(view) = self.node.view(id) else {
+                return Resolution::NotFound;
+            };
+            if matches!(view.state, SandboxState::Ending | SandboxState::Ended) {
+                return Resolution::NotFound;
+            }
+            let shown = WakeAsk {
+                port: ask.port,
+                access_token: ask.access_token,
+                traffic_token: ask.traffic_access_token,
+            };
+            match self.control.wake(id, shown).await {
+                Wake::Running => {}
+                Wake::NotFound => return Resolution::NotFound,
+                Wake::Denied => return Resolution::ResumeDenied,
+                Wake::Transitioning => return Resolution::Transitioning,
+                Wake::Limit { message } => return Resolution::LimitReached { message },
+            }
         }
+        Resolution::Transitioning
     }
 }
 

@@ -20,7 +20,7 @@ use warren_api::ApiConfig;
 use warren_cluster::NodeHandle;
 use warren_control::{BuildSpec, Control, ControlConfig, Limits};
 use warren_node::services::{Dns, Events};
-use warren_node::{Node, NodeConfig, StopMode, WarmConfig};
+use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
 use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
 use warren_runtime::ns::{NsConfig, NsRuntime, Overlay, SERVICE_ADDRESS};
 use warren_service::{CancellationToken, Secret, Tasks};
@@ -147,7 +147,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let key = keep_key(&args, &data, &control, made.map(|key| key.clear)).await?;
 
     announce(listen, &key);
-    let routes = Arc::new(LocalRoutes::new(Arc::clone(&node)));
+    let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
     let proxy = Proxy::new(routes, ProxyConfig::default());
     let api_config = ApiConfig {
         public_url: args.public_url.clone(),
@@ -258,6 +258,10 @@ fn node_config(args: &Up, data: &DataDir, layers_dirs: Vec<PathBuf>, agent: Path
             floor: args.warm,
             ceiling: args.warm.max(WarmConfig::default().ceiling),
             ..WarmConfig::default()
+        },
+        pause: PauseConfig {
+            memory_after: Duration::from_secs(args.pause_to_disk_secs),
+            ..PauseConfig::default()
         },
     }
 }

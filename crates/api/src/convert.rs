@@ -148,6 +148,10 @@ pub(crate) fn detail(sandbox: control::Sandbox) -> wire::SandboxDetail {
         allow_internet_access: record.allow_internet,
         domain: sandbox.domain,
         network: sandbox.network.map(shown_settings),
+        pause_mode: record.pause.as_ref().map(|pause| match pause.memory {
+            true => wire::PauseMode::Full,
+            false => wire::PauseMode::Filesystem,
+        }),
         lifecycle: wire::Lifecycle {
             auto_resume: record.auto_resume,
             on_timeout: if record.auto_pause {

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use warren_control::{
     AuthError, BuildRequestError, BuildStartError, BuildStatusError, CreateError,
     DeleteTemplateError, FilesError, IdempotencyError, ListError, ManageError, ObserveError,
-    RequestBuildError, SandboxError, TemplateError, UploadError,
+    PauseError, RequestBuildError, SandboxError, TemplateError, UploadError,
 };
 use warren_service::Chain;
 use warren_wire::ErrorBody;
@@ -170,7 +170,7 @@ fn node_refused(error: &warren_control::NodeError) -> ApiError {
             .code("sandbox_no_compatible_node")
             .should_retry(false)
         }
-        E::StartFailed(_) | E::NotFound(_) | E::Ending(_) | E::Records { .. } => {
+        _ => {
             tracing::error!(error = %Chain(error), "a sandbox did not start");
             ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -187,9 +187,30 @@ impl From<SandboxError> for ApiError {
         let status = match &error {
             E::Store(_) | E::Node(_) => return Self::internal(&error),
             E::NotFound(_) => StatusCode::NOT_FOUND,
-            E::Ending(_) => StatusCode::CONFLICT,
+            E::Ending(_) | E::Changing { .. } | E::Running(_) => StatusCode::CONFLICT,
+            // Waiting a few seconds does not cure it.
+            E::Quota { .. } => {
+                return Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false);
+            }
             E::Timeout(_) | E::MaxLength | E::Network(_) => StatusCode::BAD_REQUEST,
             E::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<PauseError> for ApiError {
+    fn from(error: PauseError) -> Self {
+        use PauseError as E;
+        let status = match error {
+            E::Sandbox(error) => return error.into(),
+            E::Store(_) => return Self::internal(&error),
+            E::DiskFull { .. } | E::Failed { .. } => {
+                tracing::error!(error = %Chain(&error), "a pause failed");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            E::AlreadyPaused(_) => StatusCode::CONFLICT,
+            E::AgentSilent(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::told(status, &error)
     }

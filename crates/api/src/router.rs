@@ -110,6 +110,13 @@ fn table() -> Table {
             Key,
             sandboxes::connect_v2,
         )
+        .built(POST, "/sandboxes/{sandboxID}/pause", Key, sandboxes::pause)
+        .built(
+            POST,
+            "/sandboxes/{sandboxID}/resume",
+            Key,
+            sandboxes::resume,
+        )
         .built(
             POST,
             "/sandboxes/{sandboxID}/timeout",

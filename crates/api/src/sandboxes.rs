@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
-use warren_control::{Caller, Control, NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};
+use warren_control::{
+    Caller, Control, NewSandbox, Resume, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S,
+};
+use warren_types::SandboxId;
 use warren_wire as wire;
 
 use crate::auth::Auth;
@@ -102,14 +105,19 @@ pub(crate) async fn kill(
 async fn connected(
     app: &App,
     caller: Arc<Caller>,
-    id: warren_types::SandboxId,
-    seconds: i64,
+    id: SandboxId,
+    request: Resume,
     zero_allowed: bool,
 ) -> Answer {
     let control = Arc::clone(&app.control);
-    let work = async move { control.connect(&caller, &id, seconds, zero_allowed).await };
-    let sandbox = detached(&app.control, work).await??;
-    Ok(json(StatusCode::OK, &convert::sandbox(sandbox)))
+    let work = async move { control.connect(&caller, &id, request, zero_allowed).await };
+    let (sandbox, was_paused) = detached(&app.control, work).await??;
+    let status = if was_paused {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(json(status, &convert::sandbox(sandbox)))
 }
 
 /// `POST /sandboxes/{sandboxID}/connect`
@@ -122,7 +130,12 @@ pub(crate) async fn connect_v1(
     let seconds = body
         .timeout
         .ok_or_else(|| ApiError::validation("timeout is required"))?;
-    connected(&app, caller, id, seconds.into(), true).await
+    let request = Resume {
+        timeout_s: seconds.into(),
+        memory: body.memory.unwrap_or(true),
+        auto_pause: None,
+    };
+    connected(&app, caller, id, request, true).await
 }
 
 /// `POST /v2/sandboxes/{sandboxID}/connect`
@@ -132,8 +145,45 @@ pub(crate) async fn connect_v2(
     SandboxPath(id): SandboxPath,
     OptionalJson(body): OptionalJson<wire::Connect>,
 ) -> Answer {
-    let seconds = body.timeout.map_or(VERSION_2_TIMEOUT_S, i64::from);
-    connected(&app, caller, id, seconds, false).await
+    let request = Resume {
+        timeout_s: body.timeout.map_or(VERSION_2_TIMEOUT_S, i64::from),
+        memory: body.memory.unwrap_or(true),
+        auto_pause: None,
+    };
+    connected(&app, caller, id, request, false).await
+}
+
+/// `POST /sandboxes/{sandboxID}/resume`
+pub(crate) async fn resume(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    SandboxPath(id): SandboxPath,
+    OptionalJson(body): OptionalJson<wire::Resume>,
+) -> Answer {
+    let request = Resume {
+        timeout_s: body.timeout.map_or(VERSION_1_TIMEOUT_S, i64::from),
+        memory: body.memory.unwrap_or(true),
+        auto_pause: body.auto_pause,
+    };
+    let control = Arc::clone(&app.control);
+    let work = async move { control.resume(&caller, &id, request).await };
+    let sandbox = detached(&app.control, work).await??;
+    Ok(json(StatusCode::CREATED, &convert::sandbox(sandbox)))
+}
+
+/// `POST /sandboxes/{sandboxID}/pause`
+pub(crate) async fn pause(
+    State(app): State<Arc<App>>,
+    Auth(caller): Auth,
+    SandboxPath(id): SandboxPath,
+    OptionalJson(body): OptionalJson<wire::Pause>,
+) -> Answer {
+    let memory = body.memory.unwrap_or(true);
+    let healthy = body.require_healthy_guest.unwrap_or(false);
+    let control = Arc::clone(&app.control);
+    let work = async move { control.pause(&caller, &id, memory, healthy).await };
+    detached(&app.control, work).await??;
+    Ok(no_content())
 }
 
 /// `POST /sandboxes/{sandboxID}/timeout`

@@ -11,8 +11,6 @@ use crate::operations::Access;
 
 /// Every operation that is not built, with the credentials it takes.
 pub(crate) const OPERATIONS: &[(Method, &str, Access)] = &[
-    (Method::POST, "/sandboxes/{sandboxID}/pause", Access::Key),
-    (Method::POST, "/sandboxes/{sandboxID}/resume", Access::Key),
     (
         Method::POST,
         "/sandboxes/{sandboxID}/snapshots",

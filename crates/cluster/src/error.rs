@@ -1,6 +1,6 @@
 //! Why a node refused or failed.
 
-use warren_types::SandboxId;
+use warren_types::{SandboxId, SandboxState};
 
 /// Failure of a request to a node.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,35 @@ pub enum NodeError {
     /// It is being taken down.
     #[error("sandbox {0} is being killed")]
     Ending(SandboxId),
+    /// It is paused already.
+    #[error("sandbox {0} is paused")]
+    Paused(SandboxId),
+    /// It runs already.
+    #[error("sandbox {0} is running")]
+    Running(SandboxId),
+    /// It is between two states.
+    #[error("sandbox {id} is {}", state.as_str())]
+    Transition {
+        /// Which.
+        id: SandboxId,
+        /// Where it is in its life.
+        state: SandboxState,
+    },
+    /// Its agent does not answer; it goes on as before.
+    #[error("the agent of sandbox {0} does not answer")]
+    AgentSilent(SandboxId),
+    /// It could not be paused, and goes on as before.
+    #[error("pause sandbox")]
+    PauseFailed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Its memory can't be kept; the text is the reason.
+    #[error("memory can't be kept: {0}")]
+    MemoryRefused(String),
+    /// It could not be resumed, and stays paused.
+    #[error("resume sandbox")]
+    ResumeFailed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It could not be captured, and goes on as before.
+    #[error("capture sandbox")]
+    CaptureFailed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The node has no room: memory, addresses or uid ranges ran out.
     #[error("no room on the node: {0}")]
     NoCapacity(String),

@@ -4,10 +4,11 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use warren_types::{EndReason, LogEntry, NetworkPolicy, SandboxId};
+use warren_types::{BuildId, EndReason, LogEntry, NetworkPolicy, SandboxId};
 
 use crate::{
-    BuildImage, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeLoad, SandboxView,
+    BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeLoad,
+    PauseSandbox, ResumeSandbox, Resumed, SandboxView,
 };
 
 /// A node, wherever it is. Every method is safe to call again after a failure.
@@ -32,6 +33,35 @@ pub trait NodeHandle: Debug + Send + Sync {
 
     /// Replaces what may leave a sandbox; in force for new connections on return.
     async fn set_egress(&self, id: &SandboxId, policy: NetworkPolicy) -> Result<(), NodeError>;
+
+    /// Sets a sandbox aside. On return it can't be reached, its processes stand still and
+    /// a resume right after it succeeds, also by the next server process.
+    ///
+    /// Refused with [`NodeError::Paused`] when it was paused before this request came.
+    async fn pause(&self, id: &SandboxId, request: PauseSandbox) -> Result<SandboxView, NodeError>;
+
+    /// Makes sure that a sandbox runs; usable on return. Requests at the same time share
+    /// one resume.
+    async fn resume(&self, id: &SandboxId, request: ResumeSandbox) -> Result<Resumed, NodeError>;
+
+    /// Takes a copy of a running sandbox, which stands still meanwhile and goes on. The
+    /// copy is kept under `build` until it is forgotten. Memory is left out if it is not
+    /// wanted or if the node can't keep it.
+    async fn capture(
+        &self,
+        id: &SandboxId,
+        build: BuildId,
+        memory: bool,
+    ) -> Result<Captured, NodeError>;
+
+    /// Deletes a capture. Forgetting one that is not there is fine.
+    async fn forget_capture(&self, build: BuildId) -> Result<(), NodeError>;
+
+    /// The captures that are kept for builds.
+    async fn captures(&self) -> Result<Vec<BuildId>, NodeError>;
+
+    /// Why memory can't be captured, if it can't.
+    fn memory_captures(&self) -> Result<(), String>;
 
     /// Log lines of a sandbox that runs here, or ran here and is still retained.
     async fn logs(&self, id: &SandboxId, query: LogQuery) -> Result<Vec<LogEntry>, NodeError>;

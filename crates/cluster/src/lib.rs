@@ -13,5 +13,6 @@ pub use build::{BuildHost, BuildSandbox, CommitError, Connection, Written};
 pub use error::NodeError;
 pub use handle::NodeHandle;
 pub use message::{
-    BuildImage, CreateSandbox, Deadline, LogQuery, NodeEvent, NodeLoad, SandboxView, TokenKey,
+    BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeEvent, NodeLoad, PauseSandbox,
+    PauseView, ResumeSandbox, Resumed, SandboxView, TokenKey,
 };

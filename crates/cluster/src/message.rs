@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use warren_service::Secret;
 use warren_types::{
-    BuildId, EndReason, LogLevel, MetricsPoint, NetworkConfig, Resources, SandboxId, SandboxState,
-    StartCommand, TemplateId,
+    BuildId, CaptureKind, EndReason, LogLevel, MetricsPoint, NetworkConfig, OnTimeout, Resources,
+    SandboxId, SandboxState, StartCommand, TemplateId,
 };
 
 /// What a node needs to know of a template build to start sandboxes from it.
@@ -31,6 +31,10 @@ pub struct BuildImage {
     /// What its sandboxes have running before they are handed out.
     #[serde(default)]
     pub start: Option<StartCommand>,
+    /// For a build that was made from a sandbox: what was captured of it. The node keeps
+    /// the capture under the build's id.
+    #[serde(default)]
+    pub capture: Option<CaptureKind>,
 }
 
 /// A request for a new sandbox.
@@ -50,6 +54,60 @@ pub struct CreateSandbox {
     pub network: NetworkConfig,
     /// Require a traffic token on all ports but the agent's.
     pub private_traffic: bool,
+    /// What happens when its time runs out.
+    pub on_timeout: OnTimeout,
+}
+
+/// A request to set a sandbox aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PauseSandbox {
+    /// Whether its processes and their memory are kept.
+    pub memory: bool,
+    /// Refuse unless the agent answers.
+    pub healthy_guest: bool,
+}
+
+/// A request to have a sandbox running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeSandbox {
+    /// Time from the moment that it runs until it ends. Of one that runs already, the end
+    /// is moved only if that makes its life longer.
+    pub timeout: Duration,
+    /// Longest life from the start of a run.
+    pub max_length: Duration,
+    /// Take up its processes and memory, if they were kept; boot from its files otherwise.
+    pub memory: bool,
+    /// Replaces what happens when its time runs out.
+    pub on_timeout: Option<OnTimeout>,
+}
+
+/// Answer to [`ResumeSandbox`].
+#[derive(Debug, Clone)]
+pub struct Resumed {
+    /// The sandbox, running.
+    pub view: SandboxView,
+    /// Whether it ran before.
+    pub was_running: bool,
+}
+
+/// A capture that was taken.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// What a build made from it boots from; its build id is the capture's.
+    pub image: BuildImage,
+    /// Bytes that it takes on the node.
+    pub bytes: u64,
+}
+
+/// What is kept of a paused sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PauseView {
+    /// When it was set aside.
+    pub at: Timestamp,
+    /// Whether its processes and memory were kept.
+    pub memory: bool,
+    /// Why less was kept than was asked for.
+    pub note: Option<String>,
 }
 
 /// Key that tokens of a sandbox are derived from: HMAC-SHA-256 of the sandbox id (agent)
@@ -79,6 +137,10 @@ pub struct SandboxView {
     pub traffic_access_token: Option<Secret>,
     /// Isolation tier: `namespace`.
     pub tier: &'static str,
+    /// Raised by every pause and resume: of two views, the one with more is newer.
+    pub revision: u64,
+    /// What is kept of it, while it is paused.
+    pub pause: Option<PauseView>,
 }
 
 /// A change of a sandbox's end.
@@ -117,6 +179,8 @@ pub enum NodeEvent {
         /// When.
         at: Timestamp,
     },
+    /// A sandbox was paused or resumed, or less is left of a paused one than before.
+    Changed(Box<SandboxView>),
     /// New samples of running sandboxes.
     Metrics(Vec<(SandboxId, MetricsPoint)>),
 }
@@ -126,6 +190,8 @@ pub enum NodeEvent {
 pub struct NodeLoad {
     /// Sandboxes that run for clients.
     pub running: usize,
+    /// Sandboxes set aside.
+    pub paused: usize,
     /// Booted ones that wait for a create.
     pub warm: usize,
 }

@@ -13,8 +13,10 @@ use warren_types::{EndReason, SandboxId, TemplateId};
 
 use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
+use crate::pause::Gates;
 use crate::quota::Quota;
 use crate::templates::ResolveCache;
+use crate::wake::Wakes;
 
 /// What a team may do unless its own record says otherwise.
 #[derive(Debug, Clone)]
@@ -93,6 +95,8 @@ pub struct Control {
     pub(crate) keys: KeyCache,
     pub(crate) builds: ResolveCache,
     pub(crate) quota: Arc<Quota>,
+    pub(crate) gates: Gates,
+    pub(crate) wakes: Wakes,
     /// Ends that were told before their sandbox had a row.
     pub(crate) early_ends: Mutex<HashMap<SandboxId, (EndReason, Timestamp)>>,
     /// Sandboxes found gone after a start, whose reason the node may still tell.
@@ -132,6 +136,8 @@ impl Control {
             keys: KeyCache::default(),
             builds: ResolveCache::default(),
             quota: Arc::default(),
+            gates: Gates::default(),
+            wakes: Wakes::default(),
             early_ends: Mutex::default(),
             presumed: Mutex::default(),
             spawned: Mutex::default(),

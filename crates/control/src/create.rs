@@ -8,12 +8,10 @@ use jiff::Timestamp;
 use warren_cluster::{CreateSandbox, SandboxView};
 use warren_service::Chain;
 use warren_store::SandboxRecord;
-use warren_types::{EndReason, SandboxId, SandboxState};
+use warren_types::{EndReason, OnTimeout, SandboxId, SandboxState};
 
 use crate::templates::Resolved;
-use crate::{
-    Caller, Control, CreateError, NetworkSettings, Sandbox, Team, TimeoutError, Unsupported,
-};
+use crate::{Caller, Control, CreateError, NetworkSettings, Sandbox, Team, TimeoutError};
 
 /// Life of a sandbox in seconds where a version 1 request names none.
 pub const VERSION_1_TIMEOUT_S: i64 = 15;
@@ -90,17 +88,19 @@ impl Control {
                 access_token: request.secure.then(|| self.config.token_key.clone()),
                 network: policy,
                 private_traffic,
+                on_timeout: on_timeout(&request),
             })
             .await
             .map_err(CreateError::Node)?;
         let id = view.id.clone();
-        place.keep(id.clone());
+        place.keep(id.clone(), view.revision);
         let record = record(team, &request, &resolved, view, private_traffic);
         if let Err(error) = self.store.sandbox_insert(&record).await {
             self.abandon(&id).await;
             return Err(error.into());
         }
         self.apply_early_end(&id).await?;
+        self.settle(&id, record.revision).await?;
         self.count_spawn(&record);
         Ok(self.sandbox(record))
     }
@@ -133,12 +133,6 @@ impl Control {
         check_size("metadata", size(&request.metadata), MAX_METADATA)?;
         check_size("envVars", size(&request.env), MAX_ENV)?;
         check_size("mcp", request.mcp.as_ref().map_or(0, String::len), MAX_MCP)?;
-        if request.auto_pause {
-            return Err(Unsupported {
-                option: "autoPause",
-            }
-            .into());
-        }
         Ok(timeout)
     }
 
@@ -171,6 +165,16 @@ pub(crate) fn check_timeout(team: &Team, seconds: i64) -> Result<Duration, Timeo
         });
     }
     Ok(timeout)
+}
+
+fn on_timeout(request: &NewSandbox) -> OnTimeout {
+    if request.auto_pause {
+        OnTimeout::Pause {
+            memory: request.auto_pause_memory.unwrap_or(true),
+        }
+    } else {
+        OnTimeout::End
+    }
 }
 
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), CreateError> {
@@ -227,6 +231,10 @@ fn record(
         auto_pause: request.auto_pause,
         auto_resume: request.auto_resume,
         mcp: request.mcp.clone(),
+        revision: view.revision,
+        pause: None,
+        auto_pause_memory: request.auto_pause_memory.unwrap_or(true),
+        timeout_s: u32::try_from(request.timeout_s).unwrap_or(u32::MAX),
     }
 }
 

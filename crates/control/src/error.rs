@@ -3,7 +3,7 @@
 
 use warren_cluster::NodeError;
 use warren_store::StoreError;
-use warren_types::SandboxId;
+use warren_types::{SandboxId, SandboxState};
 
 use crate::{MetadataError, NetworkError, PageError, ReferenceError};
 
@@ -172,6 +172,26 @@ pub enum SandboxError {
     /// It is being taken down.
     #[error("Sandbox \"{0}\" is being killed")]
     Ending(SandboxId),
+    /// It is between two states.
+    #[error("Sandbox \"{id}\" is being {what}")]
+    Changing {
+        /// Which.
+        id: SandboxId,
+        /// What is being done to it.
+        what: &'static str,
+    },
+    /// It runs, where only a paused one would do.
+    #[error("Sandbox {0} is already running")]
+    Running(SandboxId),
+    /// It does not run, and its team runs as many as it may.
+    #[error(
+        "you have reached the maximum number of concurrent E2B sandboxes ({limit}). \
+         Kill or wait for a sandbox to end, or raise the limit of your team."
+    )]
+    Quota {
+        /// How many it may run.
+        limit: u32,
+    },
     /// A bad time.
     #[error(transparent)]
     Timeout(#[from] TimeoutError),
@@ -198,9 +218,85 @@ impl SandboxError {
         match error {
             NodeError::NotFound(id) => Self::NotFound(id),
             NodeError::Ending(id) => Self::Ending(id),
+            // Requests that only a running sandbox can take.
+            NodeError::Paused(id) => Self::NotFound(id),
+            NodeError::Transition { id, state } => Self::Changing {
+                id,
+                what: match state {
+                    SandboxState::Pausing => "paused",
+                    SandboxState::Snapshotting => "snapshotted",
+                    SandboxState::Resuming => "resumed",
+                    _ => "changed",
+                },
+            },
             other => Self::Node(other),
         }
     }
+}
+
+/// Why a sandbox was not paused.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// It is paused already.
+    #[error("Error pausing sandbox - sandbox '{0}' is already paused")]
+    AlreadyPaused(SandboxId),
+    /// Its agent does not answer; it goes on.
+    #[error("Sandbox '{0}' was not paused because its agent does not answer; it is still running")]
+    AgentSilent(SandboxId),
+    /// No room for what is to be kept; it goes on.
+    #[error("Sandbox '{id}' was not paused because the node's disk is full; it is still running")]
+    DiskFull {
+        /// Which.
+        id: SandboxId,
+        /// The cause.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The node failed; it goes on.
+    #[error("Sandbox '{id}' was not paused; it is still running")]
+    Failed {
+        /// Which.
+        id: SandboxId,
+        /// The cause.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Refused for another reason.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The database failed.
+    #[error("record pause")]
+    Store(#[from] StoreError),
+}
+
+impl PauseError {
+    /// Tells a full disk apart.
+    pub(crate) fn failed(id: &SandboxId, cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let id = id.clone();
+        if is_disk_full(cause.as_ref()) {
+            Self::DiskFull { id, cause }
+        } else {
+            Self::Failed { id, cause }
+        }
+    }
+}
+
+/// Whether a full disk is behind a failure.
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        if matches!(
+            kind,
+            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        ) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Why a list is refused.

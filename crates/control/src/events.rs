@@ -66,6 +66,7 @@ impl Control {
     async fn write_once(&self, event: &NodeEvent) -> Result<(), StoreError> {
         match event {
             NodeEvent::Ended { id, reason, at } => self.ended(id, *reason, *at).await,
+            NodeEvent::Changed(view) => self.follow_change(view).await.map(drop),
             NodeEvent::Metrics(samples) => self.store.metrics_insert(samples).await,
         }
     }

@@ -22,11 +22,13 @@ mod names;
 mod network;
 mod observe;
 mod paging;
+mod pause;
 mod quota;
 mod reconcile;
 mod sandbox;
 mod teams;
 mod templates;
+mod wake;
 
 pub use auth::{Caller, Team};
 pub use build::{
@@ -38,8 +40,8 @@ pub use build::{
 pub use control::{Control, ControlConfig, Limits};
 pub use create::{NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};
 pub use error::{
-    AuthError, CreateError, IdempotencyError, ListError, ObserveError, SandboxError, TemplateError,
-    TimeoutError, Unsupported,
+    AuthError, CreateError, IdempotencyError, ListError, ObserveError, PauseError, SandboxError,
+    TemplateError, TimeoutError, Unsupported,
 };
 pub use idempotency::Execution;
 pub use list::{ListQuery, Order, Page};
@@ -48,10 +50,12 @@ pub use names::{ReferenceError, TemplateRef, Version};
 pub use network::{EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, NetworkUpdate};
 pub use observe::{LogRequest, TeamPeak, TeamPoint, TimeRange};
 pub use paging::PageError;
+pub use pause::Resume;
 pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
 pub use teams::{CreatedKey, TeamWithKey};
 pub use templates::BuildSpec;
+pub use wake::{Wake, WakeAsk};
 pub use warren_cluster::NodeError;
 pub use warren_store::{
     AliasRecord, ApiKeyRecord, BuildRecord, BuildStatus, DeleteTemplateError, RequestBuildError,

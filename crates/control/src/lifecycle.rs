@@ -5,9 +5,8 @@ use warren_cluster::{Deadline, NodeError, SandboxView};
 use warren_store::SandboxRecord;
 use warren_types::{EndReason, SandboxId, SandboxState};
 
-use crate::create::{check_timeout, micros};
 use crate::sandbox::{later, latest_end};
-use crate::{Caller, Control, NetworkUpdate, Sandbox, SandboxError, TimeoutError};
+use crate::{Caller, Control, NetworkUpdate, Sandbox, SandboxError};
 
 /// A refresh extends by no less, in seconds.
 const MIN_REFRESH_S: u64 = 15;
@@ -73,32 +72,6 @@ impl Control {
         Ok(())
     }
 
-    /// Makes sure that a sandbox runs and lives for `seconds` from now at least. Never
-    /// shortens its life. Zero is allowed if `zero_allowed`, and then changes nothing.
-    ///
-    /// # Errors
-    /// [`SandboxError`]; the time is checked first.
-    pub async fn connect(
-        &self,
-        caller: &Caller,
-        id: &SandboxId,
-        seconds: i64,
-        zero_allowed: bool,
-    ) -> Result<Sandbox, SandboxError> {
-        let extends = match check_timeout(&caller.team, seconds) {
-            Ok(_) => true,
-            Err(TimeoutError::NotPositive) if seconds == 0 && zero_allowed => false,
-            Err(error) => return Err(error.into()),
-        };
-        let mut record = self.live(caller, id).await?;
-        let end = capped(caller, &record, seconds.unsigned_abs())?;
-        if extends {
-            let view = self.move_end(&record, Deadline::Extend(end)).await?;
-            record.end_at = micros(view.end_at);
-        }
-        Ok(self.sandbox(record))
-    }
-
     /// Replaces what may leave a sandbox.
     ///
     /// # Errors
@@ -156,7 +129,9 @@ impl Control {
     ) -> Result<SandboxView, SandboxError> {
         match self.node.set_deadline(&record.id, to).await {
             Ok(view) => {
-                self.store.sandbox_set_end(&record.id, view.end_at).await?;
+                self.store
+                    .sandbox_set_end(&record.id, view.end_at, view.revision)
+                    .await?;
                 Ok(view)
             }
             Err(error) => Err(self.refused(record, error).await),
@@ -165,7 +140,7 @@ impl Control {
 
     /// Sorts a node's refusal. A sandbox that the node does not know has ended; should its
     /// word of that be lost, the row must not stay alive for ever.
-    async fn refused(&self, record: &SandboxRecord, error: NodeError) -> SandboxError {
+    pub(crate) async fn refused(&self, record: &SandboxRecord, error: NodeError) -> SandboxError {
         if let NodeError::NotFound(id) = &error
             && let Err(error) = self.presume_ended(id, record.end_at).await
         {

@@ -243,6 +243,10 @@ mod tests {
             auto_pause: false,
             auto_resume: false,
             mcp: None,
+            revision: 0,
+            pause: None,
+            auto_pause_memory: true,
+            timeout_s: 300,
         }
     }
 

@@ -15,10 +15,19 @@ pub(crate) struct Quota {
 #[derive(Debug, Default)]
 struct Used {
     by_team: HashMap<TeamId, u32>,
-    live: HashMap<SandboxId, TeamId>,
+    /// With the revision of the run that holds the place.
+    live: HashMap<SandboxId, (TeamId, u64)>,
 }
 
 impl Used {
+    /// Notes that a sandbox holds a place. Returns whether it held one before.
+    fn hold(&mut self, team: TeamId, id: SandboxId, revision: u64) -> bool {
+        let before = self.live.get(&id).map(|(_, held)| *held);
+        let revision = revision.max(before.unwrap_or_default());
+        self.live.insert(id, (team, revision));
+        before.is_some()
+    }
+
     fn give_back(&mut self, team: TeamId) {
         if let Some(count) = self.by_team.get_mut(&team) {
             *count = count.saturating_sub(1);
@@ -50,18 +59,27 @@ impl Quota {
         })
     }
 
-    /// Counts a sandbox that exists already.
-    pub(crate) fn adopt(&self, team: TeamId, id: SandboxId) {
+    /// Counts a sandbox that exists already, in the run of this revision.
+    pub(crate) fn adopt(&self, team: TeamId, id: SandboxId, revision: u64) {
         let mut used = self.lock();
-        if used.live.insert(id, team).is_none() {
+        if !used.hold(team, id, revision) {
             *used.by_team.entry(team).or_default() += 1;
         }
     }
 
     /// Frees the place of a sandbox that ended. Harmless when repeated.
     pub(crate) fn release(&self, id: &SandboxId) {
+        self.release_run(id, u64::MAX);
+    }
+
+    /// Frees the place of a sandbox that was paused, unless a later run holds it.
+    pub(crate) fn release_run(&self, id: &SandboxId, revision: u64) {
         let mut used = self.lock();
-        if let Some(team) = used.live.remove(id) {
+        let Some((team, held)) = used.live.get(id).copied() else {
+            return;
+        };
+        if held <= revision {
+            used.live.remove(id);
             used.give_back(team);
         }
     }
@@ -81,11 +99,14 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Hands the place over to the sandbox, which keeps it until
-    /// [`release`](Quota::release).
-    pub(crate) fn keep(mut self, id: SandboxId) {
+    /// Hands the place over to the sandbox, whose run of this revision keeps it until
+    /// [`release`](Quota::release). One that has a place already takes no second.
+    pub(crate) fn keep(mut self, id: SandboxId, revision: u64) {
         self.kept = true;
-        self.quota.lock().live.insert(id, self.team);
+        let mut used = self.quota.lock();
+        if used.hold(self.team, id, revision) {
+            used.give_back(self.team);
+        }
     }
 }
 
@@ -109,7 +130,7 @@ mod tests {
         assert!(quota.reserve(team, 2).is_none());
         drop(second);
         let id = SandboxId::random();
-        first.keep(id.clone());
+        first.keep(id.clone(), 0);
         assert_eq!(quota.count(team), 1);
         quota.release(&id);
         quota.release(&id);
@@ -132,8 +153,27 @@ mod tests {
             TeamId::random(),
             SandboxId::random(),
         );
-        quota.adopt(team, id.clone());
-        quota.adopt(team, id);
+        quota.adopt(team, id.clone(), 0);
+        quota.adopt(team, id, 0);
         assert_eq!(quota.count(team), 1);
+    }
+
+    #[test]
+    fn a_late_word_of_a_pause_does_not_take_the_place_of_the_next_run() {
+        let (quota, team, id) = (
+            Arc::new(Quota::default()),
+            TeamId::random(),
+            SandboxId::random(),
+        );
+        quota.reserve(team, 1).unwrap().keep(id.clone(), 0);
+        quota.release_run(&id, 1);
+        assert_eq!(quota.count(team), 0);
+        quota.reserve(team, 1).unwrap().keep(id.clone(), 2);
+        quota.release_run(&id, 1);
+        assert_eq!(quota.count(team), 1);
+        quota.reserve(team, 2).unwrap().keep(id.clone(), 2);
+        assert_eq!(quota.count(team), 1, "no second place");
+        quota.release_run(&id, 3);
+        assert_eq!(quota.count(team), 0);
     }
 }

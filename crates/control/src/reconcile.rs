@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use jiff::Timestamp;
 use warren_cluster::NodeError;
 use warren_service::Chain;
-use warren_store::StoreError;
+use warren_store::{LiveSandbox, StoreError};
 use warren_types::{EndReason, SandboxId};
 
 use crate::Control;
@@ -35,8 +35,8 @@ impl Control {
         let rows = self.store.sandbox_list_all_live().await?;
         // Counted before the node is asked: whatever ends from here on is either missing
         // in its answer or told later, and gives its place back.
-        for (id, team, _) in &rows {
-            self.quota.adopt(*team, id.clone());
+        for row in &rows {
+            self.quota.adopt(row.team_id, row.id.clone(), row.revision);
         }
         let mut there: HashMap<_, _> = self
             .node
@@ -46,11 +46,21 @@ impl Control {
             .map(|view| (view.id.clone(), view))
             .collect();
         let mut result = Reconciled::default();
-        for (id, _, end_at) in rows {
+        for LiveSandbox {
+            id,
+            end_at,
+            revision,
+            ..
+        } in rows
+        {
             match there.remove(&id) {
                 Some(view) => {
-                    if view.end_at != end_at {
-                        self.store.sandbox_set_end(&id, view.end_at).await?;
+                    // Of a paused one this gives the place back, too.
+                    self.follow_change(&view).await?;
+                    if view.end_at != end_at && view.revision == revision {
+                        self.store
+                            .sandbox_set_end(&id, view.end_at, revision)
+                            .await?;
                     }
                     result.adopted += 1;
                 }

@@ -114,6 +114,7 @@ impl Control {
                     default_user: spec.default_user,
                     default_workdir: spec.default_workdir,
                     start: spec.start,
+                    capture: None,
                     resources: spec.resources,
                     envd_version: ENVD_VERSION.to_owned(),
                 },
@@ -431,5 +432,6 @@ pub(crate) fn image(build: BuildRecord) -> BuildImage {
         default_workdir: content.default_workdir,
         env: content.env,
         start: content.start,
+        capture: content.capture,
     }
 }

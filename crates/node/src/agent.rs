@@ -18,6 +18,8 @@ use warren_runtime::Dial;
 use warren_service::Secret;
 use warren_types::{BuildId, ENVD_PORT, SandboxId, TemplateId};
 
+use crate::ledger::Entry;
+
 /// An `/init` exchange that takes longer has failed: the agent listens already.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An agent that does not answer a health check within this is silent.
@@ -47,7 +49,9 @@ pub(crate) enum AgentError {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Init<'a> {
     pub(crate) timestamp: Timestamp,
-    pub(crate) env_vars: &'a BTreeMap<String, String>,
+    /// Replaces those that the agent has; it keeps them if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) env_vars: Option<&'a BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) access_token: Option<&'a str>,
     pub(crate) default_user: &'a str,
@@ -62,6 +66,29 @@ pub(crate) struct Init<'a> {
     #[serde(rename = "buildID")]
     pub(crate) build_id: BuildId,
     pub(crate) events_address: &'a str,
+}
+
+impl<'a> Init<'a> {
+    /// The body for a run of a sandbox.
+    pub(crate) fn of(
+        entry: &'a Entry,
+        env_vars: Option<&'a BTreeMap<String, String>>,
+        lifecycle_id: &'a str,
+        events_address: &'a str,
+    ) -> Self {
+        Self {
+            timestamp: Timestamp::now(),
+            env_vars,
+            access_token: entry.access_token.as_ref().map(Secret::expose),
+            default_user: &entry.image.default_user,
+            default_workdir: entry.image.default_workdir.as_deref(),
+            lifecycle_id,
+            sandbox_id: &entry.id,
+            template_id: &entry.image.template_id,
+            build_id: entry.image.build_id,
+            events_address,
+        }
+    }
 }
 
 /// Initialises the agent behind `dial`.

@@ -21,6 +21,32 @@ pub struct NodeConfig {
     pub log_retention: Duration,
     /// Warm sandboxes.
     pub warm: WarmConfig,
+    /// Paused sandboxes.
+    pub pause: PauseConfig,
+}
+
+/// When paused sandboxes are carried over from memory to the disk.
+#[derive(Debug, Clone, Copy)]
+pub struct PauseConfig {
+    /// After this their files are stored, so that these survive the machine.
+    pub files_after: Duration,
+    /// After this their memory is stored and let go, where the runtime can do that.
+    pub memory_after: Duration,
+    /// The same happens at once below this share of available memory, in percent.
+    pub min_available_pct: u8,
+    /// How often that is looked at.
+    pub look_every: Duration,
+}
+
+impl Default for PauseConfig {
+    fn default() -> Self {
+        Self {
+            files_after: Duration::from_secs(2),
+            memory_after: Duration::from_secs(300),
+            min_available_pct: 15,
+            look_every: Duration::from_secs(5),
+        }
+    }
 }
 
 /// How many booted sandboxes wait for a create.

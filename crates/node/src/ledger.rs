@@ -1,19 +1,21 @@
 //! One small file per sandbox: what is needed to find it again after the server died.
 //!
-//! Records are replaced by rename and not synced to the disk: they serve a server that
-//! starts again on a running machine, where the page cache holds them. After a machine
-//! restart the sandboxes are gone anyway, and a lost record says no less.
+//! Records are replaced by rename. Those of sandboxes that run are not synced to the disk:
+//! they serve a server that starts again on a running machine, where the page cache holds
+//! them. Those of paused sandboxes outlive the machine's restart, so they are synced.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use warren_cluster::BuildImage;
 use warren_runtime::Record;
 use warren_service::Secret;
-use warren_types::{BuildId, NetworkConfig, Resources, SandboxId, TemplateId};
+use warren_types::{NetworkConfig, OnTimeout, SandboxId};
 
 /// What the ledger keeps of an acknowledged sandbox. The file is readable by root only:
 /// it holds the tokens, which a restarted node must serve again.
@@ -21,19 +23,51 @@ use warren_types::{BuildId, NetworkConfig, Resources, SandboxId, TemplateId};
 pub(crate) struct Entry {
     /// Format of this record.
     pub(crate) version: u32,
+    pub(crate) id: SandboxId,
+    /// The processes of its current or last run. They have an id of their own, so that
+    /// remains of one run are never taken for those of the next.
     pub(crate) runtime: Record,
-    pub(crate) template_id: TemplateId,
-    pub(crate) build_id: BuildId,
-    pub(crate) resources: Resources,
+    pub(crate) image: BuildImage,
+    pub(crate) env: BTreeMap<String, String>,
     pub(crate) started_at: Timestamp,
     pub(crate) end_at: Timestamp,
+    pub(crate) on_timeout: OnTimeout,
     pub(crate) access_token: Option<Secret>,
     pub(crate) network: NetworkConfig,
     pub(crate) init_key: Secret,
+    /// Raised by every pause and resume.
+    pub(crate) revision: u64,
+    /// What is kept of it, while it is paused.
+    pub(crate) pause: Option<Pause>,
+}
+
+/// A paused sandbox. Its processes stand still, or it is on disk, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pause {
+    pub(crate) at: Timestamp,
+    /// Whether the processes of the last run stand still.
+    pub(crate) frozen: bool,
+    pub(crate) stored: Option<Stored>,
+    /// Why less was kept than was asked for.
+    pub(crate) note: Option<String>,
+}
+
+/// A capture in the directory of paused sandboxes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) memory: bool,
+}
+
+impl Pause {
+    /// Whether processes and memory are kept.
+    pub(crate) fn memory(&self) -> bool {
+        self.frozen || self.stored.as_ref().is_some_and(|stored| stored.memory)
+    }
 }
 
 /// The current format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// A record that could not be read back.
 #[derive(Debug)]
@@ -61,7 +95,7 @@ impl Ledger {
 
     /// Writes a record, replacing an older one at once.
     pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
-        let id = &entry.runtime.id;
+        let id = &entry.id;
         let temporary = self.dir.join(format!("{id}.tmp"));
         let mut file = OpenOptions::new()
             .write(true)
@@ -70,7 +104,14 @@ impl Ledger {
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(&serde_json::to_vec(entry)?)?;
-        fs::rename(&temporary, self.path(id))
+        if entry.pause.is_some() {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, self.path(id))?;
+        if entry.pause.is_some() {
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Ok(())
     }
 
     /// Forgets a sandbox. Forgetting one that is not there is fine.
@@ -112,14 +153,18 @@ fn read(path: &Path) -> Result<Entry, String> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use warren_types::{BuildId, Resources, TemplateId};
+
     use super::*;
 
     fn entry() -> Entry {
         let resources = Resources::default();
+        let id = SandboxId::random();
         Entry {
             version: VERSION,
+            id: id.clone(),
             runtime: Record {
-                id: SandboxId::random(),
+                id,
                 runtime: "fake".to_owned(),
                 pid: 7,
                 pid_start_time: 9,
@@ -129,14 +174,31 @@ mod tests {
                 layers: vec!["/layers/a".into()],
                 policy: warren_types::NetworkPolicy::default(),
             },
-            template_id: TemplateId::random(),
-            build_id: BuildId::random(),
-            resources,
+            image: BuildImage {
+                template_id: TemplateId::random(),
+                build_id: BuildId::random(),
+                layers: vec!["a".to_owned()],
+                resources,
+                default_user: "user".to_owned(),
+                default_workdir: None,
+                env: BTreeMap::new(),
+                start: None,
+                capture: None,
+            },
+            env: BTreeMap::new(),
             started_at: Timestamp::UNIX_EPOCH,
             end_at: Timestamp::UNIX_EPOCH,
+            on_timeout: OnTimeout::Pause { memory: false },
             access_token: Some(Secret::new("t".to_owned())),
             network: NetworkConfig::default(),
             init_key: Secret::new("i".to_owned()),
+            revision: 3,
+            pause: Some(Pause {
+                at: Timestamp::UNIX_EPOCH,
+                frozen: true,
+                stored: None,
+                note: None,
+            }),
         }
     }
 
@@ -147,7 +209,7 @@ mod tests {
         let entry = entry();
         ledger.write(&entry).unwrap();
         ledger.write(&entry).unwrap();
-        let mode = fs::metadata(ledger.path(&entry.runtime.id))
+        let mode = fs::metadata(ledger.path(&entry.id))
             .unwrap()
             .permissions()
             .mode();
@@ -155,9 +217,10 @@ mod tests {
         let (entries, unreadable) = ledger.load().unwrap();
         assert!(unreadable.is_empty());
         assert_eq!(entries[0].runtime, entry.runtime);
+        assert_eq!(entries[0].pause, entry.pause);
         assert_eq!(entries[0].access_token.as_ref().unwrap().expose(), "t");
-        ledger.remove(&entry.runtime.id).unwrap();
-        ledger.remove(&entry.runtime.id).unwrap();
+        ledger.remove(&entry.id).unwrap();
+        ledger.remove(&entry.id).unwrap();
         assert!(ledger.load().unwrap().0.is_empty());
     }
 

@@ -16,12 +16,15 @@
 //! [`Node::start`] finds every acknowledged sandbox, takes it over, and has the runtime
 //! sweep away the rest. A node never sees the database.
 
+mod adopt;
 mod agent;
 mod build;
+mod captures;
 mod command;
 mod config;
 mod ledger;
 mod log;
+mod memory;
 mod metrics;
 mod node;
 mod pool;
@@ -30,6 +33,6 @@ mod sandbox;
 pub mod services;
 mod start;
 
-pub use config::{NodeConfig, WarmConfig};
+pub use config::{NodeConfig, PauseConfig, WarmConfig};
 pub use node::{Node, StartError, StopMode};
 pub use registry::RouteFacts;

@@ -3,28 +3,28 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use warren_cluster::{
-    BuildImage, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeHandle, NodeLoad,
-    SandboxView,
+    BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeHandle,
+    NodeLoad, PauseSandbox, ResumeSandbox, Resumed, SandboxView,
 };
-use warren_runtime::{AdoptError, Runtime, RuntimeError, Sandbox};
+use warren_runtime::{Runtime, RuntimeError};
 use warren_service::{Chain, Tasks};
 use warren_types::{
-    EndReason, LogEntry, LogLevel, MetricsPoint, NetworkPolicy, SandboxId, SandboxState,
+    BuildId, CaptureKind, EndReason, LogEntry, LogLevel, MetricsPoint, NetworkPolicy, SandboxId,
+    SandboxState,
 };
 
-use crate::agent;
+use crate::captures::Captures;
 use crate::config::NodeConfig;
-use crate::ledger::{Entry, Ledger};
+use crate::ledger::Ledger;
 use crate::log::Archive;
 use crate::pool::Pool;
 use crate::registry::{Registered, Registry, RouteFacts};
-use crate::sandbox::{Booter, Command, Context, Owner};
+use crate::sandbox::{Booter, Claim, Command, Context};
 
 /// Events waiting for `control`; owners wait when it is full, for no end may be lost.
 const EVENT_QUEUE: usize = 1024;
@@ -66,14 +66,13 @@ pub enum StopMode {
 /// The sandboxes of this host on one runtime.
 #[derive(Debug)]
 pub struct Node<R: Runtime> {
-    runtime: Arc<R>,
-    booter: Arc<Booter<R>>,
+    pub(crate) runtime: Arc<R>,
+    pub(crate) booter: Arc<Booter<R>>,
     pool: Pool<R>,
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     events: Mutex<Option<mpsc::Receiver<NodeEvent>>>,
-    events_address: String,
-    owners: Tasks,
-    background: Tasks,
+    pub(crate) owners: Tasks,
+    pub(crate) background: Tasks,
 }
 
 impl<R: Runtime> Node<R> {
@@ -93,6 +92,8 @@ impl<R: Runtime> Node<R> {
         );
         let ledger = Ledger::open(records.clone()).map_err(data(&records))?;
         let archive = Archive::open(logs.clone()).map_err(data(&logs))?;
+        let captures = Captures::open(runtime.captures_dir(), &config.data_dir)
+            .map_err(data(&config.data_dir))?;
         let (entries, unreadable) = ledger.load().map_err(data(&records))?;
         for record in unreadable {
             tracing::error!(path = %record.path.display(), reason = record.reason,
@@ -110,13 +111,16 @@ impl<R: Runtime> Node<R> {
             events: event_sender.clone(),
             samples: sample_sender,
             sample_every: config.sample_every,
+            captures,
+            pause: config.pause,
+            events_address: config.events_address.clone(),
             release: owners.stop_token().clone(),
         });
         let booter = Arc::new(Booter::new(
             Arc::clone(&runtime),
             config.agent,
             config.layers_dirs,
-            config.events_address.clone(),
+            config.events_address,
             background.clone(),
         ));
         let node = Self {
@@ -125,19 +129,26 @@ impl<R: Runtime> Node<R> {
             runtime,
             context,
             events: Mutex::new(Some(events)),
-            events_address: config.events_address,
             owners,
             background,
         };
         let adopted = node.adopt(entries).await;
         let report = node
             .runtime
-            .sweep(&adopted)
+            .sweep(&adopted.runs)
             .await
             .map_err(StartError::Sweep)?;
+        let captures = node
+            .context
+            .captures
+            .sweep(node.runtime.as_ref(), &adopted.captures)
+            .await
+            .map_err(data(&config.data_dir))?;
         tracing::info!(
-            adopted = adopted.len(),
+            running = adopted.runs.len(),
+            stored = adopted.captures.len(),
             swept = report.sandboxes,
+            swept_captures = captures,
             "node started"
         );
 
@@ -151,66 +162,23 @@ impl<R: Runtime> Node<R> {
         Ok(node)
     }
 
-    /// Takes over what still runs; returns the ids of that.
-    async fn adopt(&self, entries: Vec<Entry>) -> Vec<SandboxId> {
-        let mut adopted = Vec::new();
-        for entry in entries {
-            let id = entry.runtime.id.clone();
-            match self.runtime.adopt(entry.runtime.clone()).await {
-                Ok(sandbox) => {
-                    let sandbox = Arc::new(sandbox);
-                    if let Err(error) = agent::health(sandbox.dialer().as_ref()).await {
-                        tracing::warn!(sandbox_id = %id, error = %Chain(&error),
-                            "the agent of an adopted sandbox is silent");
-                    }
-                    self.own(entry, sandbox, SandboxState::Running);
-                    adopted.push(id);
-                }
-                Err(error) => self.bury(&id, &error),
-            }
-        }
-        adopted
-    }
-
-    /// Closes the record of a sandbox that did not survive.
-    fn bury(&self, id: &SandboxId, error: &AdoptError) {
-        let reason = match error {
-            AdoptError::HostRestarted => EndReason::HostRestarted,
-            AdoptError::Gone | AdoptError::Failed(_) => EndReason::Crashed,
-        };
-        tracing::warn!(sandbox_id = %id, error = %Chain(error), "a sandbox on record is gone");
-        let text = format!("sandbox ended: {}", reason.as_str());
-        let closed = self
-            .context
-            .archive
-            .note(id, LogLevel::Error, &text)
-            .and_then(|()| self.context.ledger.remove(id));
-        if let Err(error) = closed {
-            tracing::error!(sandbox_id = %id, error = %Chain(&error), "could not close a record");
-        }
-        let ended = NodeEvent::Ended {
-            id: id.clone(),
-            reason,
-            at: Timestamp::now(),
-        };
-        let events = self.context.events.clone();
-        // Nobody consumes yet, and there may be more of them than the queue holds.
-        self.background
-            .spawn(async move { events.send(ended).await.ok() });
-    }
-
-    fn own(&self, entry: Entry, sandbox: Arc<R::Sandbox>, state: SandboxState) -> SandboxView {
-        let (owner, view) = Owner::register(entry, sandbox, state, Arc::clone(&self.context));
-        self.owners.spawn(owner.run());
-        view
-    }
-
     /// How to reach a running sandbox.
     #[must_use]
     pub fn route(&self, id: &SandboxId) -> Option<RouteFacts> {
         let entry = self.context.registry.get(id)?;
-        let running = entry.view.borrow().state == SandboxState::Running;
-        running.then_some(entry.route)
+        let state = entry.view.borrow().state;
+        entry
+            .run
+            .map(|run| run.route)
+            .filter(|_| state.shows_as_running())
+    }
+
+    /// How the sandbox stands, whatever its state.
+    #[must_use]
+    pub fn view(&self, id: &SandboxId) -> Option<SandboxView> {
+        let entry = self.context.registry.get(id)?;
+        let view = entry.view.borrow().clone();
+        Some(view)
     }
 
     /// The running sandbox in a slot of the runtime.
@@ -219,10 +187,18 @@ impl<R: Runtime> Node<R> {
         self.context.registry.in_slot(slot)
     }
 
-    /// Ends every sandbox, as the operator's wish.
+    /// Ends every running sandbox, as the operator's wish. Paused ones are carried over to
+    /// the disk, where the runtime can keep their memory there.
     pub async fn end_all(&self) {
         let mut waiting = Vec::new();
         for entry in self.context.registry.all() {
+            if entry.view.borrow().state == SandboxState::Paused {
+                let (done, stored) = oneshot::channel();
+                if entry.commands.send(Command::Store { done }).await.is_ok() {
+                    waiting.push(stored);
+                }
+                continue;
+            }
             let (done, ended) = oneshot::channel();
             let command = Command::End {
                 reason: EndReason::Evicted,
@@ -263,7 +239,7 @@ impl<R: Runtime> Node<R> {
     }
 
     pub(crate) fn events_address(&self) -> &str {
-        &self.events_address
+        &self.context.events_address
     }
 
     fn find(&self, id: &SandboxId) -> Result<Registered, NodeError> {
@@ -281,6 +257,37 @@ impl<R: Runtime> Node<R> {
             SandboxState::Ending | SandboxState::Ended => Err(NodeError::Ending(id.clone())),
             _ => Ok(entry),
         }
+    }
+
+    /// Finds a sandbox that runs and is not about to change that.
+    fn find_settled(&self, id: &SandboxId) -> Result<Registered, NodeError> {
+        let entry = self.find_living(id)?;
+        let state = entry.view.borrow().state;
+        match state {
+            SandboxState::Running => Ok(entry),
+            SandboxState::Paused => Err(NodeError::Paused(id.clone())),
+            state => Err(NodeError::Transition {
+                id: id.clone(),
+                state,
+            }),
+        }
+    }
+
+    /// Boots what `image` says, from a capture or from its layers, and initialises it.
+    async fn start_one(&self, request: &CreateSandbox) -> Result<Claim<R::Sandbox>, NodeError> {
+        let (image, egress) = (&request.image, request.network.egress);
+        let events = &self.context.events_address;
+        let Some(kind) = image.capture else {
+            let booted = self.booter.boot_ready(image, egress).await?;
+            return booted.claim(request, None, events).await;
+        };
+        let captures = &self.context.captures;
+        let from = captures.build(image.build_id);
+        let lost = |error| NodeError::LayerMissing(format!("{} ({error})", from.display()));
+        let meta = captures.read_meta(image.build_id).map_err(lost)?;
+        let memory = (kind == CaptureKind::Memory).then(|| meta.init_key.clone());
+        let booted = self.booter.restore(image, egress, &from, memory).await?;
+        booted.claim(request, Some(&meta), events).await
     }
 }
 
@@ -306,30 +313,31 @@ impl<R: Runtime> NodeHandle for Node<R> {
         if self.is_stopping() {
             return Err(NodeError::Stopping);
         }
-        let claim = match self.pool.take(&request.image) {
-            Some(warm) => match warm.claim(&request, &self.events_address).await {
-                Ok(claim) => Some(claim),
+        let warm = match request.image.capture {
+            None => self.pool.take(&request.image),
+            Some(_) => None,
+        };
+        let claim = match warm {
+            Some(warm) => {
+                let claimed = warm
+                    .claim(&request, None, &self.context.events_address)
+                    .await;
                 // It may have died while it waited; a fresh one decides.
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "a warm sandbox was unusable");
-                    None
-                }
-            },
+                claimed
+                    .inspect_err(|error| {
+                        tracing::warn!(error = %Chain(error), "a warm sandbox was unusable");
+                    })
+                    .ok()
+            }
             None => None,
         };
         let claim = match claim {
             Some(claim) => claim,
-            None => {
-                let booted = self
-                    .booter
-                    .boot_ready(&request.image, request.network.egress)
-                    .await?;
-                booted.claim(&request, &self.events_address).await?
-            }
+            None => self.start_one(&request).await?,
         };
-        let (entry, sandbox, state) = claim.record(&self.context.ledger)?;
-        let id = entry.runtime.id.clone();
-        let view = self.own(entry, sandbox, state);
+        let (entry, sandbox) = claim.record(&self.context.ledger)?;
+        let id = entry.id.clone();
+        let view = self.own(entry, Some(sandbox));
         if let Err(error) = self
             .context
             .archive
@@ -360,17 +368,81 @@ impl<R: Runtime> NodeHandle for Node<R> {
     }
 
     async fn set_deadline(&self, id: &SandboxId, to: Deadline) -> Result<SandboxView, NodeError> {
-        let entry = self.find_living(id)?;
+        let entry = self.find_settled(id)?;
         ask(&entry, id, |done| Command::SetDeadline { to, done }).await?
     }
 
     async fn set_egress(&self, id: &SandboxId, policy: NetworkPolicy) -> Result<(), NodeError> {
-        let entry = self.find_living(id)?;
+        let entry = self.find_settled(id)?;
         ask(&entry, id, |done| Command::SetEgress { policy, done }).await?
     }
 
+    async fn pause(&self, id: &SandboxId, request: PauseSandbox) -> Result<SandboxView, NodeError> {
+        let asked = Instant::now();
+        let entry = self.find_living(id)?;
+        ask(&entry, id, |done| Command::Pause {
+            request,
+            asked,
+            done,
+        })
+        .await?
+    }
+
+    async fn resume(&self, id: &SandboxId, request: ResumeSandbox) -> Result<Resumed, NodeError> {
+        let asked = Instant::now();
+        let entry = self.find_living(id)?;
+        ask(&entry, id, |done| Command::Resume {
+            request,
+            asked,
+            done,
+        })
+        .await?
+    }
+
+    async fn capture(
+        &self,
+        id: &SandboxId,
+        build: BuildId,
+        memory: bool,
+    ) -> Result<Captured, NodeError> {
+        let entry = self.find_living(id)?;
+        let state = entry.view.borrow().state;
+        match state {
+            SandboxState::Running | SandboxState::Snapshotting => {}
+            SandboxState::Paused => return Err(NodeError::Paused(id.clone())),
+            state => {
+                return Err(NodeError::Transition {
+                    id: id.clone(),
+                    state,
+                });
+            }
+        }
+        ask(&entry, id, |done| Command::Capture {
+            build,
+            memory,
+            done,
+        })
+        .await?
+    }
+
+    async fn forget_capture(&self, build: BuildId) -> Result<(), NodeError> {
+        let captures = &self.context.captures;
+        let forgotten = captures.forget_build(self.runtime.as_ref(), build).await;
+        forgotten.map_err(|error| NodeError::CaptureFailed(Box::new(error)))
+    }
+
+    async fn captures(&self) -> Result<Vec<BuildId>, NodeError> {
+        let builds = self.context.captures.builds();
+        builds.map_err(|error| NodeError::CaptureFailed(Box::new(error)))
+    }
+
+    fn memory_captures(&self) -> Result<(), String> {
+        self.runtime.capabilities().checkpoint.map(drop)
+    }
+
     async fn logs(&self, id: &SandboxId, query: LogQuery) -> Result<Vec<LogEntry>, NodeError> {
-        let live = self.context.registry.get(id).map(|entry| entry.log_path);
+        let entry = self.context.registry.get(id);
+        let live = entry.and_then(|entry| entry.run).map(|run| run.log_path);
         let (archive, subject) = (self.context.archive.clone(), id.clone());
         let read = self
             .background
@@ -388,8 +460,10 @@ impl<R: Runtime> NodeHandle for Node<R> {
     }
 
     async fn load(&self) -> NodeLoad {
+        let (running, paused) = self.context.registry.count();
         NodeLoad {
-            running: self.context.registry.len(),
+            running,
+            paused,
             warm: self.pool.len(),
         }
     }

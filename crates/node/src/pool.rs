@@ -2,7 +2,6 @@
 //! their number near the recent demand and lets go of them when memory runs short.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use warren_service::{CancellationToken, Chain, Tasks};
 use warren_types::{BuildId, NetworkPolicy};
 
 use crate::config::WarmConfig;
+use crate::memory;
 use crate::sandbox::{Booted, Booter};
 
 /// How often a keeper looks at demand and memory without being woken.
@@ -28,16 +28,6 @@ fn target(config: &WarmConfig, pinned: bool, recent: usize, available_pct: u8) -
     }
     let floor = if pinned { config.floor } else { 0 };
     recent.clamp(floor, config.ceiling.max(floor))
-}
-
-/// Share of memory that is available, in percent.
-fn available_memory_pct(meminfo: &str) -> Option<u8> {
-    let field = |name: &str| -> Option<u64> {
-        let line = meminfo.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    let total = field("MemTotal:")?.max(1);
-    u8::try_from(field("MemAvailable:")?.min(total) * 100 / total).ok()
 }
 
 #[derive(Debug)]
@@ -165,10 +155,7 @@ async fn keep<R: Runtime>(shelf: &Shelf<R::Sandbox>, booter: &Booter<R>, config:
     let mut backoff = BACKOFF;
     while !shelf.stop.is_cancelled() {
         // An unreadable figure must not empty the pool: only a known shortage does.
-        let available = fs::read_to_string("/proc/meminfo")
-            .ok()
-            .and_then(|meminfo| available_memory_pct(&meminfo))
-            .unwrap_or(100);
+        let available = memory::available_pct().unwrap_or(100);
         let (ready, wanted) = {
             let mut state = shelf.lock();
             let oldest = Instant::now().checked_sub(config.window);
@@ -245,12 +232,5 @@ mod tests {
         assert_eq!(target(&config, true, 7, 9), 0, "memory is short");
         let off = WarmConfig { floor: 0, ..config };
         assert_eq!(target(&off, true, 7, 50), 0);
-    }
-
-    #[test]
-    fn available_memory_is_read_from_the_kernels_table() {
-        let meminfo = "MemTotal:       1000 kB\nMemFree:  1 kB\nMemAvailable:    250 kB\n";
-        assert_eq!(available_memory_pct(meminfo), Some(25));
-        assert_eq!(available_memory_pct("garbage"), None);
     }
 }

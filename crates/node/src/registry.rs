@@ -1,5 +1,6 @@
-//! Finds a sandbox by id. Entries are added once a sandbox is usable and removed before
-//! its connections are cut, so a lookup never yields a sandbox that is going away.
+//! Finds a sandbox by id. Entries are added once a sandbox is usable and replaced when a
+//! new run of it begins; whether it can be reached is for its view to say, which changes
+//! before its connections are cut.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use warren_cluster::SandboxView;
 use warren_runtime::Dial;
 use warren_service::{CancellationToken, Secret};
-use warren_types::{NetworkConfig, SandboxId};
+use warren_types::{NetworkConfig, SandboxId, SandboxState};
 
 use crate::sandbox::Command;
 
@@ -26,17 +27,24 @@ pub struct RouteFacts {
     pub access_token: Option<Secret>,
 }
 
-/// A sandbox's entry: how to ask its owner, what is known without asking, how to reach it.
+/// A sandbox's entry: how to ask its owner, and what is known without asking.
 #[derive(Debug, Clone)]
 pub(crate) struct Registered {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) view: watch::Receiver<SandboxView>,
+    /// Its processes, unless it is on disk only.
+    pub(crate) run: Option<Run>,
+}
+
+/// One run of a sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
     pub(crate) log_path: PathBuf,
     pub(crate) slot: u32,
     pub(crate) route: RouteFacts,
 }
 
-/// All sandboxes that can be reached.
+/// All sandboxes that run or are paused.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     entries: RwLock<HashMap<SandboxId, Registered>>,
@@ -78,14 +86,17 @@ impl Registry {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries
             .iter()
-            .find(|(_, entry)| entry.slot == slot)
+            .find(|(_, entry)| entry.run.as_ref().is_some_and(|run| run.slot == slot))
             .map(|(id, _)| id.clone())
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+    /// How many run, and how many are set aside.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let paused = entries
+            .values()
+            .filter(|entry| entry.view.borrow().state == SandboxState::Paused)
+            .count();
+        (entries.len() - paused, paused)
     }
 }

@@ -378,7 +378,14 @@ impl Runtime for FakeRuntime {
 
     async fn forget_capture(&self, capture: &Path) -> Result<(), RuntimeError> {
         self.host.lock().captures.remove(capture);
-        Ok(())
+        match std::fs::remove_dir_all(capture) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+        .map_err(|source| RuntimeError::Step {
+            step: "forget a capture".to_owned(),
+            source,
+        })
     }
 
     async fn sweep(&self, keep: &[SandboxId]) -> Result<SweepReport, RuntimeError> {
@@ -520,6 +527,10 @@ impl Sandbox for FakeSandbox {
             resources: self.record.resources,
             layers: self.record.layers.clone(),
         };
+        std::fs::create_dir_all(into).map_err(|source| RuntimeError::Step {
+            step: "capture the disk".to_owned(),
+            source,
+        })?;
         state.captures.insert(into.to_owned(), info.clone());
         Ok(info)
     }

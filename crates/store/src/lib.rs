@@ -22,7 +22,7 @@ pub use idempotency::{IdempotencyClaim, StoredAnswer};
 pub use keys::ApiKeyRecord;
 pub use metrics::{SpanCount, StartSpans};
 pub use pool::Store;
-pub use sandboxes::SandboxRecord;
+pub use sandboxes::{LiveSandbox, PauseRecord, SandboxChange, SandboxRecord};
 pub use teams::{Membership, TeamRecord};
 pub use templates::{
     AliasRecord, BuildContent, BuildOutcome, BuildReason, BuildRecord, BuildRegistration,

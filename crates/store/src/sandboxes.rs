@@ -55,6 +55,49 @@ pub struct SandboxRecord {
     pub auto_resume: bool,
     /// The user's MCP settings, in JSON; never interpreted.
     pub mcp: Option<String>,
+    /// Raised by every pause and resume.
+    pub revision: u64,
+    /// What is kept of a paused one.
+    pub pause: Option<PauseRecord>,
+    /// Whether a pause at time-out keeps memory.
+    pub auto_pause_memory: bool,
+    /// Life in seconds that the create asked for.
+    pub timeout_s: u32,
+}
+
+/// What is kept of a paused sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PauseRecord {
+    /// Whether its memory is kept.
+    pub memory: bool,
+    /// Why less is kept than was asked for.
+    pub note: Option<String>,
+}
+
+/// What a pause or resume changes.
+#[derive(Debug, Clone)]
+pub struct SandboxChange {
+    /// Raised by every pause and resume; older changes than what is known do nothing.
+    pub revision: u64,
+    /// When its last run started.
+    pub started_at: Timestamp,
+    /// When it ends, or was paused.
+    pub end_at: Timestamp,
+    /// What is kept of it, if it is paused.
+    pub pause: Option<PauseRecord>,
+}
+
+/// A sandbox that has not ended.
+#[derive(Debug, Clone)]
+pub struct LiveSandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// The team that it belongs to.
+    pub team_id: TeamId,
+    /// When it ends, or was paused.
+    pub end_at: Timestamp,
+    /// Raised by every pause and resume.
+    pub revision: u64,
 }
 
 #[derive(FromRow)]
@@ -80,6 +123,11 @@ struct SandboxRow {
     auto_pause: i64,
     auto_resume: i64,
     mcp: Option<String>,
+    revision: i64,
+    pause_memory: Option<i64>,
+    pause_note: Option<String>,
+    auto_pause_memory: i64,
+    timeout_s: i64,
 }
 
 const RUNNING: &str = "running";
@@ -122,12 +170,23 @@ impl TryFrom<SandboxRow> for SandboxRecord {
             allow_internet: row.allow_internet.map(|flag| flag != 0),
             auto_pause: row.auto_pause != 0,
             auto_resume: row.auto_resume != 0,
+            revision: u64::try_from(row.revision).map_err(|_| malformed("revision", id))?,
+            pause: row.pause_memory.map(|memory| PauseRecord {
+                memory: memory != 0,
+                note: row.pause_note,
+            }),
+            auto_pause_memory: row.auto_pause_memory != 0,
+            timeout_s: number(row.timeout_s, "timeout_s")?,
             end_reason: row.end_reason,
             alias: row.alias,
             network: row.network,
             mcp: row.mcp,
         })
     }
+}
+
+fn revision(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
 impl Store {
@@ -147,9 +206,10 @@ impl Store {
             "INSERT INTO sandboxes
              (id, team_id, template_id, build_id, alias, state, started_at, end_at,
               cpu_count, memory_mib, disk_mib, metadata, secure, private_traffic,
-              allow_internet, network, auto_pause, auto_resume, mcp)
+              allow_internet, network, auto_pause, auto_resume, mcp, revision,
+              auto_pause_memory, timeout_s)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, $18, $19)",
+                     $17, $18, $19, $20, $21, $22)",
         )
         .bind(sandbox.id.as_str())
         .bind(sandbox.team_id.to_string())
@@ -170,6 +230,9 @@ impl Store {
         .bind(i64::from(sandbox.auto_pause))
         .bind(i64::from(sandbox.auto_resume))
         .bind(&sandbox.mcp)
+        .bind(revision(sandbox.revision))
+        .bind(i64::from(sandbox.auto_pause_memory))
+        .bind(i64::from(sandbox.timeout_s))
         .execute(&self.writer)
         .await
         .map_err(query("add sandbox"))?;
@@ -222,27 +285,92 @@ impl Store {
         rows.into_iter().map(SandboxRecord::try_from).collect()
     }
 
-    /// Ids, teams and ends of all sandboxes that have not ended.
+    /// The sandbox, whosever it is, also one that ended and is still remembered.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn sandbox_list_all_live(
-        &self,
-    ) -> Result<Vec<(SandboxId, TeamId, Timestamp)>, StoreError> {
-        let rows: Vec<(String, String, i64)> =
-            sqlx::query_as("SELECT id, team_id, end_at FROM sandboxes WHERE ended_at IS NULL")
-                .fetch_all(&self.reader)
-                .await
-                .map_err(query("list all sandboxes"))?;
+    pub async fn sandbox_find(&self, id: &SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
+        let row: Option<SandboxRow> = sqlx::query_as("SELECT * FROM sandboxes WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(query("find sandbox"))?;
+        row.map(SandboxRecord::try_from).transpose()
+    }
+
+    /// All sandboxes that have not ended, in no order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_list_all_live(&self) -> Result<Vec<LiveSandbox>, StoreError> {
+        let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(
+            "SELECT id, team_id, end_at, revision FROM sandboxes WHERE ended_at IS NULL",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(query("list all sandboxes"))?;
         rows.into_iter()
-            .map(|(id, team, end)| {
-                Ok((
-                    id.parse().map_err(|_| malformed("id", &id))?,
-                    team.parse().map_err(|_| malformed("team_id", &id))?,
-                    timestamp(end, "end_at", &id)?,
-                ))
+            .map(|(id, team, end, revision)| {
+                Ok(LiveSandbox {
+                    team_id: team.parse().map_err(|_| malformed("team_id", &id))?,
+                    end_at: timestamp(end, "end_at", &id)?,
+                    revision: u64::try_from(revision).map_err(|_| malformed("revision", &id))?,
+                    id: id.parse().map_err(|_| malformed("id", &id))?,
+                })
             })
             .collect()
+    }
+
+    /// Writes down a pause or resume, unless it is known or a newer one is. Returns whether
+    /// it was written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_change(
+        &self,
+        id: &SandboxId,
+        change: &SandboxChange,
+    ) -> Result<bool, StoreError> {
+        let state = if change.pause.is_some() {
+            PAUSED
+        } else {
+            RUNNING
+        };
+        let pause = change.pause.as_ref();
+        let done = sqlx::query(
+            "UPDATE sandboxes SET state = $2, started_at = $3, end_at = $4, revision = $5,
+                                  pause_memory = $6, pause_note = $7
+             WHERE id = $1 AND ended_at IS NULL AND revision < $5",
+        )
+        .bind(id.as_str())
+        .bind(state)
+        .bind(micros(change.started_at))
+        .bind(micros(change.end_at))
+        .bind(revision(change.revision))
+        .bind(pause.map(|pause| i64::from(pause.memory)))
+        .bind(pause.and_then(|pause| pause.note.as_deref()))
+        .execute(&self.writer)
+        .await
+        .map_err(query("change state of sandbox"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Replaces what happens to a sandbox when its time runs out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_set_auto_pause(
+        &self,
+        id: &SandboxId,
+        auto_pause: bool,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE sandboxes SET auto_pause = $2 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(i64::from(auto_pause))
+            .execute(&self.writer)
+            .await
+            .map_err(query("set time-out action of sandbox"))?;
+        Ok(())
     }
 
     /// Marks a sandbox as ended. Returns whether it was known and had not ended: the
@@ -289,7 +417,7 @@ impl Store {
         Ok(())
     }
 
-    /// Moves the end of a sandbox that has not ended.
+    /// Moves the end of a sandbox that has not ended, in the run that a revision names.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -297,13 +425,18 @@ impl Store {
         &self,
         id: &SandboxId,
         end_at: Timestamp,
+        run: u64,
     ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE sandboxes SET end_at = $2 WHERE id = $1 AND ended_at IS NULL")
-            .bind(id.as_str())
-            .bind(micros(end_at))
-            .execute(&self.writer)
-            .await
-            .map_err(query("move end of sandbox"))?;
+        sqlx::query(
+            "UPDATE sandboxes SET end_at = $2
+             WHERE id = $1 AND ended_at IS NULL AND revision = $3",
+        )
+        .bind(id.as_str())
+        .bind(micros(end_at))
+        .bind(revision(run))
+        .execute(&self.writer)
+        .await
+        .map_err(query("move end of sandbox"))?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use sqlx::FromRow;
-use warren_types::{BuildId, Resources, StartCommand, TeamId, TemplateId};
+use warren_types::{BuildId, CaptureKind, Resources, StartCommand, TeamId, TemplateId};
 
 pub use self::builds::{BuildOutcome, BuildRequest, BuildRequested, RequestBuildError};
 use self::rows::{BuildRow, TemplateRow};
@@ -93,6 +93,8 @@ pub struct BuildContent {
     pub default_workdir: Option<String>,
     /// What its sandboxes have running before they are handed out.
     pub start: Option<StartCommand>,
+    /// For a build made from a sandbox: what was captured of it.
+    pub capture: Option<CaptureKind>,
     /// Limits of its sandboxes.
     pub resources: Resources,
     /// Version of the agent in its sandboxes.

@@ -12,7 +12,9 @@ pub use id::{ApiKeyId, BuildId, IdError, SandboxId, TeamId, TemplateId, UserId};
 pub use network::{NetworkConfig, NetworkPolicy};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
 pub use resources::Resources;
-pub use sandbox::{EndReason, InvalidTransition, SandboxEvent, SandboxState};
+pub use sandbox::{
+    CaptureKind, EndReason, InvalidTransition, OnTimeout, SandboxEvent, SandboxState,
+};
 pub use start::StartCommand;
 
 /// The client id that the E2B API reports for every sandbox. Deprecated on the

@@ -211,6 +211,9 @@ pub struct SandboxDetail {
     pub network: Option<NetworkSettings>,
     /// How its life goes.
     pub lifecycle: Lifecycle,
+    /// Of a paused one: what is kept of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_mode: Option<PauseMode>,
 }
 
 /// Body of connect.
@@ -222,6 +225,43 @@ pub struct Connect {
     /// Whether a resume takes up the memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<bool>,
+}
+
+/// Body of `POST /sandboxes/{id}/pause`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// Whether memory is kept; it is unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
+    /// Refuse unless the agent answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_healthy_guest: Option<bool>,
+}
+
+/// Body of `POST /sandboxes/{id}/resume`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resume {
+    /// Seconds until it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i32>,
+    /// Replaces whether it is paused at its time-out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_pause: Option<bool>,
+    /// Whether the memory is taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
+}
+
+/// What is kept of a paused sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PauseMode {
+    /// Processes and memory too.
+    Full,
+    /// Files.
+    Filesystem,
 }
 
 /// Body of `POST /sandboxes/{id}/timeout`.
@@ -286,6 +326,7 @@ mod tests {
                 auto_resume: false,
                 on_timeout: OnTimeout::Kill,
             },
+            pause_mode: None,
         };
         let value = serde_json::to_value(&detail).unwrap();
         assert_eq!(

@@ -92,6 +92,7 @@ impl Builder for FakeBuilder {
                 default_workdir: None,
                 env,
                 start: None,
+                capture: None,
             },
             disk_mib: 10_240,
         })

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use warren_api::ApiConfig;
 use warren_control::Limits;
-use warren_types::BuildId;
+use warren_types::{BuildId, OnTimeout};
 
 use crate::node::Fault;
 use crate::server::{Server, TOKEN_KEY, is_about};
@@ -323,14 +323,16 @@ async fn pausing_options() {
     assert!(message.starts_with(
         "autoPauseMemory=false (filesystem-only auto-pause) cannot be combined with autoResume"
     ));
-    // Not silently killed later.
-    let (status, message) = ask(json!({"autoPause": true})).await;
-    assert_eq!(status, 501);
-    assert!(message.starts_with("autoPause is not implemented"));
-    server
-        .create(json!({"autoPause": false, "autoResume": {"enabled": false}}))
-        .await;
-    assert_eq!(server.node.count(), 1);
+    assert_eq!(server.node.count(), 0);
+    let body = json!({"autoPause": true, "autoPauseMemory": false});
+    let id = server.create(body).await;
+    let action = server.node.requests.lock().unwrap()[0].on_timeout;
+    assert_eq!(action, OnTimeout::Pause { memory: false });
+    let detail = server.get(&format!("/sandboxes/{id}")).await.expect(200);
+    assert_eq!(
+        detail["lifecycle"],
+        json!({"onTimeout": "pause", "autoResume": false})
+    );
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod list;
 mod node;
 mod observe;
 mod operations;
+mod pause;
 mod restart;
 mod server;
 mod tags;

@@ -9,11 +9,13 @@ use jiff::Timestamp;
 use sha2::Sha256;
 use tokio::sync::{Semaphore, mpsc};
 use warren_cluster::{
-    BuildImage, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeHandle, NodeLoad,
-    SandboxView,
+    BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeHandle,
+    NodeLoad, PauseSandbox, PauseView, ResumeSandbox, Resumed, SandboxView,
 };
 use warren_service::Secret;
-use warren_types::{EndReason, LogEntry, MetricsPoint, NetworkPolicy, SandboxId, SandboxState};
+use warren_types::{
+    BuildId, CaptureKind, EndReason, LogEntry, MetricsPoint, NetworkPolicy, SandboxId, SandboxState,
+};
 
 /// What the next create does instead of succeeding.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,12 @@ pub(crate) struct FakeNode {
     pub(crate) requests: Mutex<Vec<CreateSandbox>>,
     pub(crate) egress: Mutex<HashMap<SandboxId, NetworkPolicy>>,
     pub(crate) warm: Mutex<Vec<BuildImage>>,
-    /// Creates pass one at a time for each permit.
+    /// What the next pause, resume or capture is refused with.
+    pub(crate) refusal: Mutex<Option<NodeError>>,
+    pub(crate) captures: Mutex<Vec<BuildId>>,
+    /// How many paused sandboxes were taken up.
+    pub(crate) resumes: Mutex<u32>,
+    /// Creates and resumes pass one at a time for each permit.
     pub(crate) gate: Semaphore,
 }
 
@@ -57,6 +64,9 @@ impl FakeNode {
             requests: Mutex::default(),
             egress: Mutex::default(),
             warm: Mutex::default(),
+            refusal: Mutex::default(),
+            captures: Mutex::default(),
+            resumes: Mutex::default(),
             gate: Semaphore::new(1_000_000),
         })
     }
@@ -102,6 +112,11 @@ impl FakeNode {
             .send(NodeEvent::Ended { id, reason, at })
             .await
             .unwrap();
+    }
+
+    async fn change(&self, view: &SandboxView) {
+        let changed = NodeEvent::Changed(Box::new(view.clone()));
+        self.events.send(changed).await.unwrap();
     }
 
     /// Ends what is due.
@@ -163,6 +178,8 @@ impl NodeHandle for FakeNode {
             access_token: key.as_ref().map(|key| derive(key, id.as_str())),
             traffic_access_token: None,
             tier: "namespace",
+            revision: 0,
+            pause: None,
             template_id: request.image.template_id,
             build_id: request.image.build_id,
             id,
@@ -213,6 +230,97 @@ impl NodeHandle for FakeNode {
         Ok(())
     }
 
+    async fn pause(&self, id: &SandboxId, request: PauseSandbox) -> Result<SandboxView, NodeError> {
+        if let Some(error) = self.refusal.lock().unwrap().take() {
+            return Err(error);
+        }
+        let view = {
+            let mut living = self.living.lock().unwrap();
+            let missing = || NodeError::NotFound(id.clone());
+            let view = living.get_mut(id).ok_or_else(missing)?;
+            if view.pause.is_some() {
+                return Err(NodeError::Paused(id.clone()));
+            }
+            let at = Timestamp::now();
+            view.state = SandboxState::Paused;
+            view.revision += 1;
+            view.end_at = at;
+            view.pause = Some(PauseView {
+                at,
+                memory: request.memory,
+                note: None,
+            });
+            view.clone()
+        };
+        self.change(&view).await;
+        Ok(view)
+    }
+
+    async fn resume(&self, id: &SandboxId, request: ResumeSandbox) -> Result<Resumed, NodeError> {
+        let _pass = self.gate.acquire().await.unwrap();
+        if let Some(error) = self.refusal.lock().unwrap().take() {
+            return Err(error);
+        }
+        let (view, was_running) = {
+            let mut living = self.living.lock().unwrap();
+            let missing = || NodeError::NotFound(id.clone());
+            let view = living.get_mut(id).ok_or_else(missing)?;
+            let now = Timestamp::now();
+            let was_running = view.pause.take().is_none();
+            if was_running {
+                let latest = view.started_at + request.max_length;
+                view.end_at = view.end_at.max((now + request.timeout).min(latest));
+            } else {
+                *self.resumes.lock().unwrap() += 1;
+                view.state = SandboxState::Running;
+                view.revision += 1;
+                view.started_at = now;
+                view.end_at = now + request.timeout.min(request.max_length);
+            }
+            (view.clone(), was_running)
+        };
+        if !was_running {
+            self.change(&view).await;
+        }
+        Ok(Resumed { view, was_running })
+    }
+
+    async fn capture(
+        &self,
+        id: &SandboxId,
+        build: BuildId,
+        memory: bool,
+    ) -> Result<Captured, NodeError> {
+        if let Some(error) = self.refusal.lock().unwrap().take() {
+            return Err(error);
+        }
+        let view = self.get(id).await?;
+        if view.pause.is_some() {
+            return Err(NodeError::Paused(id.clone()));
+        }
+        let mut image = self.requests.lock().unwrap()[0].image.clone();
+        image.build_id = build;
+        image.capture = Some(match memory {
+            true => CaptureKind::Memory,
+            false => CaptureKind::Filesystem,
+        });
+        self.captures.lock().unwrap().push(build);
+        Ok(Captured { image, bytes: 1 })
+    }
+
+    async fn forget_capture(&self, build: BuildId) -> Result<(), NodeError> {
+        self.captures.lock().unwrap().retain(|kept| *kept != build);
+        Ok(())
+    }
+
+    async fn captures(&self) -> Result<Vec<BuildId>, NodeError> {
+        Ok(self.captures.lock().unwrap().clone())
+    }
+
+    fn memory_captures(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     async fn logs(&self, id: &SandboxId, query: LogQuery) -> Result<Vec<LogEntry>, NodeError> {
         let logs = self.logs.lock().unwrap();
         let mut entries = logs.get(id).cloned().unwrap_or_default();
@@ -243,6 +351,7 @@ impl NodeHandle for FakeNode {
     async fn load(&self) -> NodeLoad {
         NodeLoad {
             running: self.count(),
+            paused: 0,
             warm: 0,
         }
     }

@@ -50,6 +50,7 @@ async fn a_sandbox_that_nobody_was_told_of_is_taken_down() {
         access_token: None,
         network: warren_types::NetworkConfig::default(),
         private_traffic: false,
+        on_timeout: warren_types::OnTimeout::End,
     };
     server.node.create(orphan).await.unwrap();
     assert_eq!(server.node.count(), 1);

@@ -127,6 +127,7 @@ impl Control {
                     default_user: String::new(),
                     default_workdir: None,
                     start: None,
+                    capture: None,
                     resources,
                     envd_version: ENVD_VERSION.to_owned(),
                 },

@@ -242,6 +242,7 @@ fn content(built: Built) -> BuildContent {
         default_user: image.default_user,
         default_workdir: image.default_workdir,
         start: image.start,
+        capture: None,
         resources: image.resources,
         envd_version: ENVD_VERSION.to_owned(),
     }

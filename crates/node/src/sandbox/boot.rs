@@ -1,19 +1,20 @@
 //! From a build to an initialised sandbox. Each phase is a value; dropping it undoes it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::Rng;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use warren_cluster::{BuildImage, CreateSandbox, NodeError, token};
 use warren_runtime::{AgentSpec, BootSpec, Runtime, RuntimeError, Sandbox};
 use warren_service::{Chain, Secret, Tasks};
-use warren_types::{NetworkPolicy, SandboxId, SandboxState};
+use warren_types::{NetworkPolicy, SandboxId};
 
 use crate::agent::{self, Init};
+use crate::captures::Meta;
 use crate::ledger::{self, Entry, Ledger};
 use crate::start;
 
@@ -65,15 +66,46 @@ impl<R: Runtime> Booter<R> {
         image: &BuildImage,
         policy: NetworkPolicy,
     ) -> Result<Booted<R::Sandbox>, NodeError> {
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| NodeError::Stopping)?;
-        let id = SandboxId::random();
-        let init_key = Secret::new(hex::encode(rand::rng().random::<[u8; 32]>()));
-        let spec = BootSpec {
-            id: id.clone(),
+        let _permit = self.permit().await?;
+        let init_key = fresh_key();
+        let spec = self.spec(image, policy, &init_key);
+        let id = spec.id.clone();
+        let sandbox = self.runtime.boot(spec).await.map_err(refusal)?;
+        Ok(self.booted(id, init_key, policy, sandbox))
+    }
+
+    /// Boots a sandbox of `image` from a capture. With the key of the captured agent its
+    /// memory is taken up; without, it boots from the files, up to the image's start command
+    /// running and ready.
+    pub(crate) async fn restore(
+        &self,
+        image: &BuildImage,
+        policy: NetworkPolicy,
+        from: &Path,
+        memory: Option<Secret>,
+    ) -> Result<Booted<R::Sandbox>, NodeError> {
+        let _permit = self.permit().await?;
+        let with_memory = memory.is_some();
+        let init_key = memory.unwrap_or_else(fresh_key);
+        let spec = self.spec(image, policy, &init_key);
+        let id = spec.id.clone();
+        let restored = self.runtime.restore(spec, from, with_memory).await;
+        let restored = restored.map_err(refusal)?;
+        let booted = self.booted(id, init_key, policy, restored.sandbox);
+        if !restored.memory {
+            self.make_ready(&booted, image).await?;
+        }
+        Ok(booted)
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, NodeError> {
+        let permit = self.permits.acquire().await;
+        permit.map_err(|_| NodeError::Stopping)
+    }
+
+    fn spec(&self, image: &BuildImage, policy: NetworkPolicy, init_key: &Secret) -> BootSpec {
+        BootSpec {
+            id: SandboxId::random(),
             layers: image
                 .layers
                 .iter()
@@ -85,14 +117,22 @@ impl<R: Runtime> Booter<R> {
                 executable: self.agent.clone(),
                 init_key: init_key.expose().to_owned(),
             },
-        };
-        let sandbox = self.runtime.boot(spec).await.map_err(refusal)?;
-        Ok(Booted {
+        }
+    }
+
+    fn booted(
+        &self,
+        id: SandboxId,
+        init_key: Secret,
+        policy: NetworkPolicy,
+        sandbox: R::Sandbox,
+    ) -> Booted<R::Sandbox> {
+        Booted {
             id,
             init_key,
             policy,
             guard: Guard::new(sandbox, self.tasks.clone()),
-        })
+        }
     }
 
     /// Boots a sandbox of `image` that has the image's start command running and ready. Its
@@ -103,6 +143,16 @@ impl<R: Runtime> Booter<R> {
         policy: NetworkPolicy,
     ) -> Result<Booted<R::Sandbox>, NodeError> {
         let booted = self.boot(image, policy).await?;
+        self.make_ready(&booted, image).await?;
+        Ok(booted)
+    }
+
+    /// Runs the image's start command, if it has one.
+    async fn make_ready(
+        &self,
+        booted: &Booted<R::Sandbox>,
+        image: &BuildImage,
+    ) -> Result<(), NodeError> {
         if let Some(start) = &image.start {
             booted.init(image, &image.env, &self.events_address).await?;
             let sandbox = booted.sandbox();
@@ -113,8 +163,12 @@ impl<R: Runtime> Booter<R> {
                 .await
                 .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
         }
-        Ok(booted)
+        Ok(())
     }
+}
+
+fn fresh_key() -> Secret {
+    Secret::new(hex::encode(rand::rng().random::<[u8; 32]>()))
 }
 
 fn refusal(error: RuntimeError) -> NodeError {
@@ -185,6 +239,7 @@ impl<S: Sandbox> Booted<S> {
         }
     }
 
+    /// The sandbox.
     pub(crate) fn sandbox(&self) -> &Arc<S> {
         self.guard.get()
     }
@@ -198,7 +253,7 @@ impl<S: Sandbox> Booted<S> {
     ) -> Result<(), NodeError> {
         let init = Init {
             timestamp: Timestamp::now(),
-            env_vars: env,
+            env_vars: Some(env),
             access_token: None,
             default_user: &image.default_user,
             default_workdir: image.default_workdir.as_deref(),
@@ -213,10 +268,21 @@ impl<S: Sandbox> Booted<S> {
             .map_err(|error| NodeError::StartFailed(Box::new(error)))
     }
 
+    /// Key that authorises to initialise its agent.
+    pub(crate) fn init_key(&self) -> &Secret {
+        &self.init_key
+    }
+
+    /// Takes the sandbox out, to be on record from here on.
+    pub(crate) fn keep(self) -> Arc<S> {
+        self.guard.take()
+    }
+
     /// Hands it to a request: initialises the agent and sets the policy.
     pub(crate) async fn claim(
         self,
         request: &CreateSandbox,
+        captured: Option<&Meta>,
         events_address: &str,
     ) -> Result<Claim<S>, NodeError> {
         let failed =
@@ -230,46 +296,47 @@ impl<S: Sandbox> Booted<S> {
             (Some(key), true) => Some(token::traffic(key, &self.id).expose().to_owned()),
             _ => None,
         };
+        // Variables that are given replace those of the capture; none leaves them.
+        let inherited = captured.filter(|_| request.env.is_empty());
+        let own_env = inherited.map_or(&request.env, |meta| &meta.env);
         let mut env = request.image.env.clone();
-        env.extend(request.env.clone());
+        env.extend(own_env.clone());
+        let keeps_env = inherited.is_some_and(|meta| meta.memory);
 
         let sandbox = self.guard.get();
-        let now = Timestamp::now();
-        let init = Init {
-            timestamp: now,
-            env_vars: &env,
-            access_token: access_token.as_ref().map(Secret::expose),
-            default_user: &request.image.default_user,
-            default_workdir: request.image.default_workdir.as_deref(),
-            lifecycle_id: self.id.as_str(),
-            sandbox_id: &self.id,
-            template_id: &request.image.template_id,
-            build_id: request.image.build_id,
-            events_address,
-        };
         if network.egress != self.policy {
             sandbox
                 .set_policy(network.egress)
                 .await
                 .map_err(|error| failed(Box::new(error)))?;
         }
-        agent::init(sandbox.dialer().as_ref(), &self.init_key, &init)
-            .await
-            .map_err(|error| failed(Box::new(error)))?;
-
-        let started_at = Timestamp::now();
-        let entry = Entry {
+        let now = Timestamp::now();
+        let mut entry = Entry {
             version: ledger::VERSION,
+            id: self.id.clone(),
             runtime: sandbox.record(),
-            template_id: request.image.template_id.clone(),
-            build_id: request.image.build_id,
-            resources: request.image.resources,
-            started_at,
-            end_at: after(started_at, request.timeout),
+            image: request.image.clone(),
+            env: own_env.clone(),
+            started_at: now,
+            end_at: now,
+            on_timeout: request.on_timeout,
             access_token,
             network,
             init_key: self.init_key,
+            revision: 0,
+            pause: None,
         };
+        let init = Init::of(
+            &entry,
+            (!keeps_env).then_some(&env),
+            self.id.as_str(),
+            events_address,
+        );
+        agent::init(sandbox.dialer().as_ref(), &entry.init_key, &init)
+            .await
+            .map_err(|error| failed(Box::new(error)))?;
+        entry.started_at = Timestamp::now();
+        entry.end_at = after(entry.started_at, request.timeout);
         Ok(Claim {
             entry,
             guard: self.guard,
@@ -278,7 +345,7 @@ impl<S: Sandbox> Booted<S> {
 }
 
 /// `from` plus `by`, at most the end of time.
-fn after(from: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn after(from: Timestamp, by: Duration) -> Timestamp {
     from.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
@@ -291,11 +358,8 @@ pub(crate) struct Claim<S: Sandbox> {
 
 impl<S: Sandbox> Claim<S> {
     /// Puts it on record. From here on it survives a crash of the server.
-    pub(crate) fn record(
-        self,
-        ledger: &Ledger,
-    ) -> Result<(Entry, Arc<S>, SandboxState), NodeError> {
-        let id = self.entry.runtime.id.clone();
+    pub(crate) fn record(self, ledger: &Ledger) -> Result<(Entry, Arc<S>), NodeError> {
+        let id = self.entry.id.clone();
         if let Err(source) = ledger.write(&self.entry) {
             // A record may have been half replaced; the sandbox is destroyed by the guard.
             if let Err(error) = ledger.remove(&id) {
@@ -303,6 +367,6 @@ impl<S: Sandbox> Claim<S> {
             }
             return Err(NodeError::Records { id, source });
         }
-        Ok((self.entry, self.guard.take(), SandboxState::Running))
+        Ok((self.entry, self.guard.take()))
     }
 }

@@ -1,7 +1,9 @@
 //! One sandbox: how it is booted and initialised, and the task that owns it.
 
 mod boot;
+mod end;
 mod owner;
+mod pause;
 
-pub(crate) use boot::{Booted, Booter};
+pub(crate) use boot::{Booted, Booter, Claim};
 pub(crate) use owner::{Command, Context, Owner};

@@ -1,28 +1,38 @@
 //! The task that owns a sandbox: the only writer of its state.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
-use warren_cluster::{Deadline, NodeError, NodeEvent, SandboxView};
-use warren_runtime::{ExitCause, Sandbox};
+use warren_cluster::{
+    Captured, Deadline, NodeError, NodeEvent, PauseSandbox, PauseView, ResumeSandbox, Resumed,
+    SandboxView,
+};
+use warren_runtime::{ExitCause, Runtime, Sandbox};
 use warren_service::{CancellationToken, Chain};
 use warren_types::{
-    EndReason, LogLevel, MetricsPoint, NetworkPolicy, SandboxEvent, SandboxId, SandboxState,
+    BuildId, EndReason, LogLevel, MetricsPoint, NetworkPolicy, OnTimeout, SandboxEvent, SandboxId,
+    SandboxState,
 };
 
+use crate::captures::Captures;
+use crate::config::PauseConfig;
 use crate::ledger::{Entry, Ledger};
 use crate::log::Archive;
 use crate::metrics::{self, Reading};
-use crate::registry::{Registered, Registry, RouteFacts};
+use crate::registry::{Registered, Registry, RouteFacts, Run};
+use crate::sandbox::Booter;
 
 /// Requests waiting for one owner; beyond it callers wait.
 const QUEUE: usize = 64;
 /// The first figures come soon, for callers that ask right after a create.
 const FIRST_SAMPLE: Duration = Duration::from_secs(1);
+/// A pause at time-out that failed is tried again after this.
+const PAUSE_RETRY: Duration = Duration::from_secs(10);
 
 /// A message to an owner. An answer that never comes means that the sandbox ended first.
 #[derive(Debug)]
@@ -39,6 +49,24 @@ pub(crate) enum Command {
         policy: NetworkPolicy,
         done: oneshot::Sender<Result<(), NodeError>>,
     },
+    Pause {
+        request: PauseSandbox,
+        /// Who asked before the change was done joins it.
+        asked: Instant,
+        done: oneshot::Sender<Result<SandboxView, NodeError>>,
+    },
+    Resume {
+        request: ResumeSandbox,
+        asked: Instant,
+        done: oneshot::Sender<Result<Resumed, NodeError>>,
+    },
+    Capture {
+        build: BuildId,
+        memory: bool,
+        done: oneshot::Sender<Result<Captured, NodeError>>,
+    },
+    /// Carry a paused sandbox over to the disk, for the node lets its processes go.
+    Store { done: oneshot::Sender<()> },
 }
 
 /// What owners share.
@@ -47,6 +75,9 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     pub(crate) ledger: Ledger,
     pub(crate) archive: Archive,
+    pub(crate) captures: Captures,
+    pub(crate) pause: PauseConfig,
+    pub(crate) events_address: String,
     pub(crate) events: mpsc::Sender<NodeEvent>,
     pub(crate) samples: mpsc::Sender<(SandboxId, MetricsPoint)>,
     pub(crate) sample_every: Duration,
@@ -54,29 +85,43 @@ pub(crate) struct Context {
     pub(crate) release: CancellationToken,
 }
 
+type Exit = Pin<Box<dyn Future<Output = ExitCause> + Send>>;
+
 /// The owner of one sandbox.
 #[derive(Debug)]
-pub(crate) struct Owner<S: Sandbox> {
-    id: SandboxId,
-    sandbox: Arc<S>,
-    state: SandboxState,
-    entry: Entry,
-    view: watch::Sender<SandboxView>,
-    commands: mpsc::Receiver<Command>,
-    run: CancellationToken,
+pub(crate) struct Owner<R: Runtime> {
+    pub(super) id: SandboxId,
+    /// Its processes, unless it is on disk only.
+    pub(super) sandbox: Option<Arc<R::Sandbox>>,
+    pub(super) state: SandboxState,
+    pub(super) entry: Entry,
+    pub(super) view: watch::Sender<SandboxView>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    sender: mpsc::Sender<Command>,
+    /// Cancelled when the current run ends.
+    pub(super) run: CancellationToken,
+    /// Counts the processes that `sandbox` stood for.
+    pub(super) bodies: u64,
+    /// When it was last paused or resumed.
+    pub(super) changed: Instant,
+    /// Its memory can't be stored, as was found out since its pause.
+    pub(super) memory_refused: bool,
+    /// When to carry a paused one over to the disk.
+    pub(super) store_at: Option<tokio::time::Instant>,
     reading: Option<Reading>,
-    context: Arc<Context>,
+    pub(super) booter: Arc<Booter<R>>,
+    pub(super) context: Arc<Context>,
 }
 
 fn view_of(entry: &Entry, state: SandboxState) -> SandboxView {
     SandboxView {
-        id: entry.runtime.id.clone(),
-        template_id: entry.template_id.clone(),
-        build_id: entry.build_id,
+        id: entry.id.clone(),
+        template_id: entry.image.template_id.clone(),
+        build_id: entry.image.build_id,
         state,
         started_at: entry.started_at,
-        end_at: entry.end_at,
-        resources: entry.resources,
+        end_at: entry.pause.as_ref().map_or(entry.end_at, |pause| pause.at),
+        resources: entry.image.resources,
         access_token: entry.access_token.clone(),
         traffic_access_token: entry
             .network
@@ -84,60 +129,112 @@ fn view_of(entry: &Entry, state: SandboxState) -> SandboxView {
             .clone()
             .map(warren_service::Secret::new),
         tier: "namespace",
+        revision: entry.revision,
+        pause: entry.pause.as_ref().map(|pause| PauseView {
+            at: pause.at,
+            memory: pause.memory(),
+            note: pause.note.clone(),
+        }),
     }
 }
 
-impl<S: Sandbox> Owner<S> {
-    /// Registers a sandbox, which makes it reachable, and returns its owner, to be run.
+impl<R: Runtime> Owner<R> {
+    /// Registers a sandbox and returns its owner, to be run. A running one is reachable
+    /// from here on.
     pub(crate) fn register(
         entry: Entry,
-        sandbox: Arc<S>,
-        state: SandboxState,
+        sandbox: Option<Arc<R::Sandbox>>,
+        booter: Arc<Booter<R>>,
         context: Arc<Context>,
     ) -> (Self, SandboxView) {
-        let id = entry.runtime.id.clone();
+        let state = match &entry.pause {
+            Some(_) => SandboxState::Paused,
+            None => SandboxState::Running,
+        };
         let current = view_of(&entry, state);
-        let (view, viewers) = watch::channel(current.clone());
+        let (view, _) = watch::channel(current.clone());
         let (sender, commands) = mpsc::channel(QUEUE);
-        let run = CancellationToken::new();
-        context.registry.insert(
-            id.clone(),
-            Registered {
-                commands: sender,
-                view: viewers,
-                log_path: sandbox.log_path(),
-                slot: entry.runtime.slot,
-                route: RouteFacts {
-                    dial: sandbox.dialer(),
-                    run: run.clone(),
-                    network: Arc::new(entry.network.clone()),
-                    access_token: entry.access_token.clone(),
-                },
-            },
-        );
-        let owner = Self {
-            id,
+        let mut owner = Self {
+            id: entry.id.clone(),
             sandbox,
             state,
             entry,
             view,
             commands,
-            run,
+            sender,
+            run: CancellationToken::new(),
+            bodies: 0,
+            changed: Instant::now(),
+            memory_refused: false,
+            store_at: None,
             reading: None,
+            booter,
             context,
         };
+        owner.plan_store();
+        owner.publish();
         (owner, current)
+    }
+
+    /// Puts the current run into the registry.
+    pub(super) fn publish(&mut self) {
+        let run = self.sandbox.as_ref().map(|sandbox| Run {
+            log_path: sandbox.log_path(),
+            slot: self.entry.runtime.slot,
+            route: RouteFacts {
+                dial: sandbox.dialer(),
+                run: self.run.clone(),
+                network: Arc::new(self.entry.network.clone()),
+                access_token: self.entry.access_token.clone(),
+            },
+        });
+        self.context.registry.insert(
+            self.id.clone(),
+            Registered {
+                commands: self.sender.clone(),
+                view: self.view.subscribe(),
+                run,
+            },
+        );
+    }
+
+    /// Moves on in the state machine and shows it.
+    pub(super) fn enter(&mut self, event: SandboxEvent) {
+        match self.state.next(event) {
+            Ok(state) => self.state = state,
+            Err(error) => tracing::error!(sandbox_id = %self.id, %error, "unexpected event"),
+        }
+        self.view.send_replace(view_of(&self.entry, self.state));
+    }
+
+    pub(super) fn shown(&self) -> SandboxView {
+        view_of(&self.entry, self.state)
+    }
+
+    fn exit(&self) -> Exit {
+        match &self.sandbox {
+            Some(sandbox) => {
+                let watched = Arc::clone(sandbox);
+                Box::pin(async move { watched.exited().await })
+            }
+            None => Box::pin(std::future::pending()),
+        }
     }
 
     /// Owns the sandbox until it has ended or the node lets go of it.
     pub(crate) async fn run(mut self) {
-        let watched = Arc::clone(&self.sandbox);
-        let mut exited: Pin<Box<dyn Future<Output = ExitCause> + Send>> =
-            Box::pin(async move { watched.exited().await });
         let release = self.context.release.clone();
         let mut next_sample = tokio::time::Instant::now() + FIRST_SAMPLE;
+        let mut retry_at = None;
+        let mut watched = self.bodies;
+        let mut exited = self.exit();
         loop {
-            let deadline = until(self.entry.end_at);
+            let running = self.state == SandboxState::Running;
+            let deadline = match retry_at {
+                Some(at) => at,
+                None => tokio::time::Instant::now() + until(self.entry.end_at),
+            };
+            let store_at = self.store_at.unwrap_or_else(tokio::time::Instant::now);
             // Biased: a request that is already here is served before the clock decides,
             // so a time-out that was just extended does not end the sandbox.
             tokio::select! {
@@ -145,27 +242,58 @@ impl<S: Sandbox> Owner<S> {
                 () = release.cancelled() => return,
                 command = self.commands.recv() => match command {
                     Some(Command::End { reason, done }) => return self.end(reason, Some(done)).await,
-                    Some(command) => self.apply(command).await,
-                    // The registry holds a sender for as long as this task runs.
+                    Some(command) => {
+                        retry_at = None;
+                        self.apply(command).await;
+                    }
                     None => return,
                 },
                 cause = &mut exited => {
-                    let reason = match cause {
-                        ExitCause::OutOfMemory => EndReason::OutOfMemory,
-                        ExitCause::Died => EndReason::Crashed,
-                    };
-                    return self.end(reason, None).await;
-                }
-                () = tokio::time::sleep(deadline) => {
-                    // The wall clock decides; the timer only wakes.
-                    if Timestamp::now() >= self.entry.end_at {
-                        return self.end(EndReason::TimedOut, None).await;
+                    if !self.survives_on_disk().await {
+                        let reason = match cause {
+                            ExitCause::OutOfMemory => EndReason::OutOfMemory,
+                            ExitCause::Died => EndReason::Crashed,
+                        };
+                        return self.end(reason, None).await;
                     }
                 }
-                () = tokio::time::sleep_until(next_sample) => {
+                () = tokio::time::sleep_until(deadline), if running => {
+                    // The wall clock decides; the timer only wakes.
+                    if Timestamp::now() >= self.entry.end_at {
+                        match self.entry.on_timeout {
+                            OnTimeout::End => return self.end(EndReason::TimedOut, None).await,
+                            OnTimeout::Pause { memory } => retry_at = self.time_out(memory).await,
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(store_at), if self.store_at.is_some() => {
+                    self.store_when_due().await;
+                }
+                () = tokio::time::sleep_until(next_sample), if running => {
                     next_sample = tokio::time::Instant::now() + self.context.sample_every;
                     self.sample().await;
                 }
+            }
+            if watched != self.bodies {
+                watched = self.bodies;
+                exited = self.exit();
+            }
+        }
+    }
+
+    /// Pauses at the end of its time. Returns when to try again, should it fail.
+    async fn time_out(&mut self, memory: bool) -> Option<tokio::time::Instant> {
+        let request = PauseSandbox {
+            memory,
+            healthy_guest: false,
+        };
+        match self.pause(request).await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(sandbox_id = %self.id, error = %Chain(&error),
+                    "could not pause a sandbox at its time-out; it goes on");
+                self.note(LogLevel::Error, &format!("pause failed: {}", Chain(&error)));
+                Some(tokio::time::Instant::now() + PAUSE_RETRY)
             }
         }
     }
@@ -174,37 +302,88 @@ impl<S: Sandbox> Owner<S> {
         match command {
             Command::End { .. } => unreachable!("the run loop takes this one"),
             Command::SetDeadline { to, done } => {
-                let end_at = match to {
-                    Deadline::Set(at) => at,
-                    Deadline::Extend(at) => at.max(self.entry.end_at),
-                };
-                let before = std::mem::replace(&mut self.entry.end_at, end_at);
-                let answer = self
-                    .write_ledger()
-                    .map(|()| view_of(&self.entry, self.state));
-                match &answer {
-                    Ok(view) => {
-                        self.view.send_replace(view.clone());
-                    }
-                    Err(_) => self.entry.end_at = before,
-                }
-                done.send(answer).ok();
+                done.send(self.set_deadline(to)).ok();
             }
             Command::SetEgress { policy, done } => {
-                let answer = match self.sandbox.set_policy(policy).await {
-                    Err(error) => Err(NodeError::StartFailed(Box::new(error))),
-                    Ok(()) => {
-                        self.entry.network.egress = policy;
-                        self.entry.runtime = self.sandbox.record();
-                        self.write_ledger()
-                    }
+                done.send(self.set_egress(policy).await).ok();
+            }
+            Command::Pause {
+                request,
+                asked,
+                done,
+            } => {
+                let answer = match self.state {
+                    SandboxState::Paused if self.changed >= asked => Ok(()),
+                    SandboxState::Paused => Err(NodeError::Paused(self.id.clone())),
+                    _ => self.pause_checked(request).await,
                 };
-                done.send(answer).ok();
+                done.send(answer.map(|()| self.shown())).ok();
+            }
+            Command::Resume {
+                request,
+                asked,
+                done,
+            } => {
+                let was_running = self.state == SandboxState::Running && self.changed < asked;
+                let answer = self.resume(request).await;
+                done.send(answer.map(|()| Resumed {
+                    view: self.shown(),
+                    was_running,
+                }))
+                .ok();
+            }
+            Command::Capture {
+                build,
+                memory,
+                done,
+            } => {
+                done.send(self.capture(build, memory).await).ok();
+            }
+            Command::Store { done } => {
+                self.store(true).await;
+                done.send(()).ok();
             }
         }
     }
 
-    fn write_ledger(&self) -> Result<(), NodeError> {
+    fn set_deadline(&mut self, to: Deadline) -> Result<SandboxView, NodeError> {
+        if self.state == SandboxState::Paused {
+            return Err(NodeError::Paused(self.id.clone()));
+        }
+        let end_at = match to {
+            Deadline::Set(at) => at,
+            Deadline::Extend(at) => at.max(self.entry.end_at),
+        };
+        self.move_end(end_at)?;
+        Ok(self.shown())
+    }
+
+    pub(super) fn move_end(&mut self, end_at: Timestamp) -> Result<(), NodeError> {
+        let before = std::mem::replace(&mut self.entry.end_at, end_at);
+        if let Err(error) = self.write_ledger() {
+            self.entry.end_at = before;
+            return Err(error);
+        }
+        self.view.send_replace(self.shown());
+        Ok(())
+    }
+
+    async fn set_egress(&mut self, policy: NetworkPolicy) -> Result<(), NodeError> {
+        let paused = || NodeError::Paused(self.id.clone());
+        let sandbox = self.sandbox.as_ref().ok_or_else(paused)?;
+        if self.state == SandboxState::Paused {
+            return Err(paused());
+        }
+        sandbox
+            .set_policy(policy)
+            .await
+            .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
+        self.entry.network.egress = policy;
+        self.entry.runtime = sandbox.record();
+        self.write_ledger()
+    }
+
+    pub(super) fn write_ledger(&self) -> Result<(), NodeError> {
         self.context
             .ledger
             .write(&self.entry)
@@ -214,8 +393,31 @@ impl<S: Sandbox> Owner<S> {
             })
     }
 
+    /// Writes a line into the sandbox's log.
+    pub(super) fn note(&self, level: LogLevel, text: &str) {
+        if let Err(error) = self.context.archive.note(&self.id, level, text) {
+            tracing::warn!(sandbox_id = %self.id, error = %Chain(&error), "could not write the log");
+        }
+    }
+
+    /// Tells that the sandbox was paused or resumed.
+    pub(super) async fn tell_change(&self) {
+        let changed = NodeEvent::Changed(Box::new(self.shown()));
+        if self.context.events.send(changed).await.is_err() {
+            tracing::debug!(sandbox_id = %self.id, "nobody listens to events any more");
+        }
+    }
+
+    /// Where the log of the current run is.
+    pub(super) fn log_path(&self) -> Option<PathBuf> {
+        self.sandbox.as_ref().map(|sandbox| sandbox.log_path())
+    }
+
     async fn sample(&mut self) {
-        let usage = match self.sandbox.usage().await {
+        let Some(sandbox) = &self.sandbox else {
+            return;
+        };
+        let usage = match sandbox.usage().await {
             Ok(usage) => usage,
             Err(error) => {
                 tracing::debug!(sandbox_id = %self.id, error = %Chain(&error), "could not sample");
@@ -229,8 +431,10 @@ impl<S: Sandbox> Owner<S> {
                 taken,
                 cpu_micros: usage.cpu_micros,
             })
+            .filter(|reading| reading.cpu_micros <= usage.cpu_micros)
             .map(|reading| (taken - reading.taken, reading.cpu_micros));
-        let point = metrics::point(Timestamp::now(), &usage, &self.entry.resources, before);
+        let resources = &self.entry.image.resources;
+        let point = metrics::point(Timestamp::now(), &usage, resources, before);
         // A full queue means a slow consumer: the figures of this moment are dropped.
         if self
             .context
@@ -239,67 +443,6 @@ impl<S: Sandbox> Owner<S> {
             .is_err()
         {
             tracing::debug!(sandbox_id = %self.id, "dropped a sample");
-        }
-    }
-
-    /// Takes the sandbox down: unreachable first, then its log kept, then killed.
-    async fn end(mut self, reason: EndReason, done: Option<oneshot::Sender<()>>) {
-        let event = match reason {
-            EndReason::Crashed | EndReason::OutOfMemory => SandboxEvent::Died,
-            _ => SandboxEvent::EndRequested,
-        };
-        match self.state.next(event) {
-            Ok(state) => self.state = state,
-            Err(error) => tracing::error!(sandbox_id = %self.id, %error, "unexpected end"),
-        }
-        self.view.send_replace(view_of(&self.entry, self.state));
-        self.run.cancel();
-        self.keep_log(reason);
-
-        match self.sandbox.destroy().await {
-            // The record goes only when nothing runs any more: after a crash in between,
-            // the next start would otherwise not know what to release.
-            Ok(()) => {
-                if let Err(error) = self.context.ledger.remove(&self.id) {
-                    tracing::error!(sandbox_id = %self.id, error = %Chain(&error),
-                        "could not remove the ledger record");
-                }
-            }
-            Err(error) => tracing::error!(sandbox_id = %self.id, error = %Chain(&error),
-                "could not destroy the sandbox; the next start tries again"),
-        }
-        self.context.registry.remove(&self.id);
-        let ended = NodeEvent::Ended {
-            id: self.id.clone(),
-            reason,
-            at: Timestamp::now(),
-        };
-        if self.context.events.send(ended).await.is_err() {
-            tracing::debug!(sandbox_id = %self.id, "nobody listens to events any more");
-        }
-        tracing::info!(sandbox_id = %self.id, reason = reason.as_str(), "sandbox ended");
-        if let Some(done) = done {
-            done.send(()).ok();
-        }
-        self.commands.close();
-        while let Some(command) = self.commands.recv().await {
-            if let Command::End { done, .. } = command {
-                done.send(()).ok();
-            }
-        }
-    }
-
-    fn keep_log(&self, reason: EndReason) {
-        let (archive, id) = (&self.context.archive, &self.id);
-        let level = match reason {
-            EndReason::Crashed | EndReason::OutOfMemory | EndReason::StartFailed => LogLevel::Error,
-            _ => LogLevel::Info,
-        };
-        let kept = archive
-            .keep(id, &self.sandbox.log_path())
-            .and_then(|()| archive.note(id, level, &format!("sandbox ended: {}", reason.as_str())));
-        if let Err(error) = kept {
-            tracing::warn!(sandbox_id = %id, error = %Chain(&error), "could not keep the log");
         }
     }
 }

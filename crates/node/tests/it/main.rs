@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod lifecycle;
+mod pause;
 mod restart;
 mod services;
 mod start;

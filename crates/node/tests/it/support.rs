@@ -8,15 +8,18 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use warren_cluster::{BuildImage, CreateSandbox, NodeEvent, NodeHandle};
-use warren_node::{Node, NodeConfig, WarmConfig};
+use warren_node::{Node, NodeConfig, PauseConfig, WarmConfig};
 use warren_runtime::fake::{FakeHost, FakeRuntime};
 use warren_service::Secret;
-use warren_types::{BuildId, EndReason, NetworkConfig, Resources, SandboxId, TemplateId};
+use warren_types::{
+    BuildId, EndReason, NetworkConfig, OnTimeout, Resources, SandboxId, TemplateId,
+};
 
 pub(crate) struct Stand {
     pub(crate) host: FakeHost,
     pub(crate) dir: TempDir,
     pub(crate) image: BuildImage,
+    pub(crate) pause: PauseConfig,
 }
 
 impl Stand {
@@ -33,7 +36,9 @@ impl Stand {
                 default_workdir: None,
                 env: BTreeMap::new(),
                 start: None,
+                capture: None,
             },
+            pause: PauseConfig::default(),
             dir,
         }
     }
@@ -51,6 +56,7 @@ impl Stand {
                 min_available_pct: 0,
                 ..WarmConfig::default()
             },
+            pause: self.pause,
         };
         Node::start(config, Arc::new(FakeRuntime::new(self.host.clone())))
             .await
@@ -65,6 +71,7 @@ impl Stand {
             access_token: Some(Secret::new("key".to_owned())),
             network: NetworkConfig::default(),
             private_traffic: false,
+            on_timeout: OnTimeout::End,
         }
     }
 

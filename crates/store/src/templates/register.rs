@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
-use warren_types::{BuildId, TeamId, TemplateId};
+use warren_types::{BuildId, CaptureKind, TeamId, TemplateId};
 
 use super::rows::{BuildRow, ContentColumns};
 use super::{BuildContent, BuildRecord, BuildRegistration, BuildStatus};
@@ -130,14 +130,29 @@ pub(super) async fn insert_build(
     at: Timestamp,
 ) -> Result<BuildId, StoreError> {
     let id = BuildId::random();
+    insert_build_as(tx, id, template, status, content, min_free_disk_mib, at).await?;
+    Ok(id)
+}
+
+/// The same under an id that was chosen before.
+pub(super) async fn insert_build_as(
+    tx: &mut Transaction<'_, Sqlite>,
+    id: BuildId,
+    template: &TemplateId,
+    status: BuildStatus,
+    content: &BuildContent,
+    min_free_disk_mib: Option<u64>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
     let text = id.to_string();
     let columns = ContentColumns::of(content, &text)?;
     sqlx::query(
         "INSERT INTO builds
          (id, template_id, status, layers, env, default_user, default_workdir, cpu_count,
           memory_mib, disk_mib, max_processes, envd_version, created_at, updated_at,
-          finished_at, start, min_free_disk_mib, build_env)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16, $17)",
+          finished_at, start, min_free_disk_mib, build_env, capture)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16,
+                 $17, $18)",
     )
     .bind(&text)
     .bind(template.as_str())
@@ -156,10 +171,11 @@ pub(super) async fn insert_build(
     .bind(columns.start)
     .bind(min_free_disk_mib.map(|mib| i64::try_from(mib).unwrap_or(i64::MAX)))
     .bind(columns.build_env)
+    .bind(content.capture.map(CaptureKind::as_str))
     .execute(&mut **tx)
     .await
     .map_err(query("add build"))?;
-    Ok(id)
+    Ok(())
 }
 
 /// Gives a build a tag, from now on.

@@ -1,7 +1,7 @@
 //! Rows of the template tables.
 
 use sqlx::FromRow;
-use warren_types::Resources;
+use warren_types::{CaptureKind, Resources};
 
 use super::{BuildContent, BuildReason, BuildRecord, BuildStatus, TemplateRecord};
 use crate::StoreError;
@@ -63,6 +63,7 @@ pub(super) struct BuildRow {
     reason_step: Option<String>,
     min_free_disk_mib: Option<i64>,
     build_env: Option<String>,
+    capture: Option<String>,
 }
 
 impl TryFrom<BuildRow> for BuildRecord {
@@ -103,6 +104,11 @@ impl TryFrom<BuildRow> for BuildRecord {
                     .map(serde_json::from_str)
                     .transpose()
                     .map_err(|_| malformed("start", id))?,
+                capture: row
+                    .capture
+                    .as_deref()
+                    .map(|word| capture(word).ok_or_else(|| malformed("capture", id)))
+                    .transpose()?,
                 default_user: row.default_user,
                 default_workdir: row.default_workdir,
                 envd_version: row.envd_version,
@@ -116,6 +122,12 @@ impl TryFrom<BuildRow> for BuildRecord {
                 .transpose()?,
         })
     }
+}
+
+fn capture(word: &str) -> Option<CaptureKind> {
+    [CaptureKind::Filesystem, CaptureKind::Memory]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
 }
 
 /// The columns of a build's content as text.

@@ -45,6 +45,10 @@ fn sandbox(team_id: TeamId, started: i64) -> SandboxRecord {
         auto_pause: false,
         auto_resume: true,
         mcp: Some("{\"x\":1}".to_owned()),
+        revision: 0,
+        pause: None,
+        auto_pause_memory: false,
+        timeout_s: 60,
     }
 }
 
@@ -119,7 +123,7 @@ async fn the_first_reason_of_an_end_stays() {
         (Some(at(20)), Some("timed_out"))
     );
     assert!(store.sandbox_list_live(team).await.unwrap().is_empty());
-    store.sandbox_set_end(&record.id, at(99)).await.unwrap();
+    store.sandbox_set_end(&record.id, at(99), 0).await.unwrap();
     let ended = store.sandbox_get(team, &record.id).await.unwrap().unwrap();
     assert_eq!(ended.end_at, record.end_at);
 }

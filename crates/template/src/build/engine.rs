@@ -262,6 +262,7 @@ impl Build<'_> {
             default_workdir: None,
             env: BTreeMap::new(),
             start: None,
+            capture: None,
         };
         let opened = self.engine.host.open_build(&image).await;
         opened.map_err(|error| self.internal("start a sandbox for a step", &error))

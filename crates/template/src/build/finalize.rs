@@ -69,6 +69,7 @@ impl Build<'_> {
             default_workdir: state.context.workdir.clone(),
             env: state.context.env.clone(),
             start,
+            capture: None,
         };
         self.remember(&state)?;
         Ok(Built {
