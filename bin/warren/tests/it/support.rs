@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use warren_node::{Node, NodeConfig, StopMode, WarmConfig};
+use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
 use warren_runtime::ns::{NsConfig, NsRuntime};
 use warren_service::{CancellationToken, Tasks};
 use warren_template::build::{
@@ -85,6 +85,7 @@ impl Stand {
                     floor: 0,
                     ..WarmConfig::default()
                 },
+                pause: PauseConfig::default(),
             },
             Arc::new(runtime.unwrap()),
         );
