@@ -30,6 +30,7 @@ mod error;
 mod files;
 mod http;
 mod sandbox;
+mod shell;
 mod snapshots;
 mod templates;
 mod terminal;
@@ -40,14 +41,15 @@ pub use config::Config;
 pub use error::Error;
 pub use files::{Download, Files};
 pub use sandbox::Sandbox;
+pub use shell::{join_words, quote};
 pub use snapshots::{Snapshot, SnapshotQuery};
-pub use templates::{Build, BuildLog, BuildOptions, CopyOptions, Template};
+pub use templates::{BuildOptions, CopyOptions, Template};
 pub use terminal::{Terminal, TerminalSize};
 pub use warren_connect::Code;
 pub use warren_connect::filesystem::{EntryInfo, FileType};
 pub use warren_connect::process::ProcessInfo;
 pub use warren_types::LogLevel;
 pub use warren_wire::{
-    AutoResume, ListedSandbox, LogRecord, NewSandbox, SandboxDetail, SandboxMetric, State,
-    Template as TemplateInfo,
+    AutoResume, BuildLogEntry, ImageRegistry, ListedSandbox, LogRecord, NewSandbox, SandboxDetail,
+    SandboxMetric, State, Template as TemplateInfo, TemplateBuildRequested,
 };

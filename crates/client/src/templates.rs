@@ -5,12 +5,11 @@ mod dockerfile;
 mod pack;
 mod recipe;
 
-pub use build::{Build, BuildLog, BuildOptions};
+pub use build::BuildOptions;
 pub use recipe::{CopyOptions, Template};
 
 use http::Method;
-use serde::Serialize;
-use warren_wire::Template as TemplateInfo;
+use warren_wire::{Template as TemplateInfo, TemplateUpdate, TemplateUpdated};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -41,19 +40,13 @@ impl Client {
         public: bool,
     ) -> Result<Vec<String>, Error> {
         const OPERATION: &str = "publish a template";
-        #[derive(Serialize)]
-        struct Body {
-            public: bool,
-        }
-        #[derive(serde::Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            names: Vec<String>,
-        }
+        let body = TemplateUpdate {
+            public: Some(public),
+        };
         let request = self
             .request(Method::PATCH, &["v2", "templates", reference])
-            .json(&Body { public });
-        let answer: Answer = json(OPERATION, call(OPERATION, request).await?).await?;
+            .json(&body);
+        let answer: TemplateUpdated = json(OPERATION, call(OPERATION, request).await?).await?;
         Ok(answer.names)
     }
 }

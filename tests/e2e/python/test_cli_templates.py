@@ -41,7 +41,7 @@ def project(tmp_path):
 
 
 def test_a_dockerfile_becomes_a_template(project, name):
-    built = warren("template", "create", name, "-p", str(project))
+    built = warren("template", "create", name, "-p", str(project), "--no-cache")
     assert built.returncode == 0, built.stderr
     assert f"✅ Building sandbox template {name} finished." in built.stdout
     assert "[stdout]: hello" in built.stdout

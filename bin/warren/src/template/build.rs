@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use warren_client::{BuildLog, BuildOptions, Client, Error, LogLevel, Template};
+use warren_client::{BuildLogEntry, BuildOptions, Client, Error, LogLevel, Template};
 
 use super::project::{self, Project};
 use crate::cli::template::{Build, Create, Recipe};
@@ -162,7 +162,7 @@ async fn run(
     }
 }
 
-fn show(start: Instant, entry: &BuildLog) -> io::Result<()> {
+fn show(start: Instant, entry: &BuildLogEntry) -> io::Result<()> {
     let word = match entry.level {
         LogLevel::Debug => return Ok(()),
         LogLevel::Info => "INFO ",

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use http::Method;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio_util::io::ReaderStream;
-use warren_types::LogLevel;
+use warren_wire::{
+    BuildLogEntry, TemplateBuildInfo, TemplateBuildRequest, TemplateBuildRequested,
+    TemplateBuildStart, TemplateFiles, TemplateStep,
+};
 
 use super::pack;
 use super::recipe::{Source, Step, Template};
@@ -49,99 +50,6 @@ impl BuildOptions {
     }
 }
 
-/// A line of a build's log.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct BuildLog {
-    /// When it was written.
-    pub timestamp: Timestamp,
-    /// Its severity.
-    pub level: LogLevel,
-    /// Its text.
-    pub message: String,
-    /// Which step wrote it.
-    #[serde(default)]
-    pub step: Option<String>,
-}
-
-/// A build that has been requested.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Build {
-    /// The template's id.
-    #[serde(rename = "templateID")]
-    pub template_id: String,
-    /// Its own id.
-    #[serde(rename = "buildID")]
-    pub build_id: String,
-    /// Names of the template with namespace.
-    #[serde(default)]
-    pub names: Vec<String>,
-    /// Tags that it gets.
-    #[serde(default)]
-    pub tags: Vec<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RequestBody<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    tags: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu_count: Option<u32>,
-    #[serde(rename = "memoryMB", skip_serializing_if = "Option::is_none")]
-    memory_mb: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min_free_disk_mb: Option<u32>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StartBody<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from_image: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from_template: Option<&'a str>,
-    steps: Vec<StepBody>,
-    force: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start_cmd: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ready_cmd: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StepBody {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    args: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    files_hash: Option<String>,
-    force: bool,
-}
-
-#[derive(Deserialize)]
-struct FilesAnswer {
-    present: bool,
-    url: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    status: String,
-    #[serde(default)]
-    log_entries: Vec<BuildLog>,
-    reason: Option<Reason>,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    message: String,
-    #[serde(default)]
-    step: Option<String>,
-}
-
 impl Client {
     /// Builds a template and returns once sandboxes can be made from it. `log` is given the
     /// lines of the build as they come.
@@ -152,31 +60,31 @@ impl Client {
         &self,
         template: &Template,
         options: &BuildOptions,
-        log: impl FnMut(&BuildLog),
-    ) -> Result<Build, Error> {
+        log: impl FnMut(&BuildLogEntry),
+    ) -> Result<TemplateBuildRequested, Error> {
         const OPERATION: &str = "request a build";
-        let body = RequestBody {
-            name: &options.name,
-            tags: &options.tags,
-            cpu_count: options.cpu_count,
-            memory_mb: options.memory_mib,
-            min_free_disk_mb: options.min_free_disk_mib,
+        let body = TemplateBuildRequest {
+            name: Some(options.name.clone()),
+            tags: (!options.tags.is_empty()).then(|| options.tags.clone()),
+            cpu_count: options.cpu_count.map(u32::cast_signed),
+            memory_mb: options.memory_mib.map(u32::cast_signed),
+            min_free_disk_mb: options.min_free_disk_mib.map(i64::from),
+            ..TemplateBuildRequest::default()
         };
         let requested = call(OPERATION, self.post(&["v3", "templates"], &body)).await?;
-        let build: Build = json(OPERATION, requested).await?;
-        let steps = self.steps(template, &build).await?;
-        let (image, parent) = match &template.source {
-            Source::Image(name) => (Some(name.as_str()), None),
-            Source::Template(name) => (None, Some(name.as_str())),
-        };
-        let body = StartBody {
-            from_image: image,
-            from_template: parent,
-            steps,
+        let build: TemplateBuildRequested = json(OPERATION, requested).await?;
+        let mut body = TemplateBuildStart {
+            from_image_registry: template.registry.clone(),
+            steps: self.steps(template, &build).await?,
             force: template.force || options.skip_cache,
-            start_cmd: template.start.as_deref(),
-            ready_cmd: template.ready.as_deref(),
+            start_cmd: template.start.clone(),
+            ready_cmd: template.ready.clone(),
+            ..TemplateBuildStart::default()
         };
+        match template.source.clone() {
+            Source::Image(name) => body.from_image = Some(name),
+            Source::Template(name) => body.from_template = Some(name),
+        }
         let path = [
             "v2",
             "templates",
@@ -190,7 +98,11 @@ impl Client {
     }
 
     /// The steps as the server wants them; files are uploaded on the way.
-    async fn steps(&self, template: &Template, build: &Build) -> Result<Vec<StepBody>, Error> {
+    async fn steps(
+        &self,
+        template: &Template,
+        build: &TemplateBuildRequested,
+    ) -> Result<Vec<TemplateStep>, Error> {
         let mut out = Vec::new();
         for (step, force) in &template.steps {
             let mut files_hash = None;
@@ -226,8 +138,8 @@ impl Client {
                 }
             };
             let upload_forces = matches!(step, Step::Copy { options, .. } if options.force_upload);
-            out.push(StepBody {
-                kind,
+            out.push(TemplateStep {
+                kind: kind.to_owned(),
                 args,
                 files_hash,
                 force: *force || upload_forces,
@@ -240,7 +152,7 @@ impl Client {
     async fn upload(
         &self,
         template: &Template,
-        build: &Build,
+        build: &TemplateBuildRequested,
         source: &str,
         target: &str,
         force: bool,
@@ -261,10 +173,10 @@ impl Client {
         let hash = packed.hash.clone();
         let path = ["templates", &build.template_id, "files", &hash];
         let answer = call(OPERATION, self.request(Method::GET, &path)).await?;
-        let answer: FilesAnswer = json(OPERATION, answer).await?;
-        let Some(url) = answer.url.filter(|_| force || !answer.present) else {
+        let answer: TemplateFiles = json(OPERATION, answer).await?;
+        if answer.present && !force {
             return Ok(hash);
-        };
+        }
         let (file, length) = tokio::task::spawn_blocking(move || packed.archive())
             .await
             .map_err(blocking)??;
@@ -272,7 +184,7 @@ impl Client {
         let request = self
             .shared
             .http
-            .put(url)
+            .put(answer.url)
             .timeout(UPLOAD)
             .header(http::header::CONTENT_LENGTH, length)
             .body(reqwest::Body::wrap_stream(stream));
@@ -281,7 +193,11 @@ impl Client {
     }
 
     /// Reads the log of a build to its end.
-    async fn follow(&self, build: &Build, mut log: impl FnMut(&BuildLog)) -> Result<(), Error> {
+    async fn follow(
+        &self,
+        build: &TemplateBuildRequested,
+        mut log: impl FnMut(&BuildLogEntry),
+    ) -> Result<(), Error> {
         const OPERATION: &str = "follow a build";
         let path = [
             "templates",
@@ -295,7 +211,8 @@ impl Client {
             let request = self
                 .request(Method::GET, &path)
                 .query(&[("logsOffset", offset), ("limit", LINES)]);
-            let status: Status = json(OPERATION, call(OPERATION, request).await?).await?;
+            let status: TemplateBuildInfo =
+                json(OPERATION, call(OPERATION, request).await?).await?;
             offset += status.log_entries.len();
             for line in &status.log_entries {
                 log(line);

@@ -9,6 +9,7 @@ use parse_dockerfile::{
 
 use super::recipe::{CopyOptions, Template};
 use crate::error::Error;
+use crate::shell::{join_words, quote};
 
 /// Ready command of a start command that came without one.
 const READY: &str = "sleep 20";
@@ -280,17 +281,7 @@ fn start_line(entry: Option<&Command<'_>>, command: Option<&Command<'_>>) -> Opt
 }
 
 fn join_quoted(words: &[UnescapedString<'_>]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| quote(&word.value)).collect();
-    quoted.join(" ")
-}
-
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\"'\"'"))
-    }
+    join_words(words.iter().map(|word| word.value.as_ref()))
 }
 
 /// `NAME=value …` with quotes and escapes taken off, or the old form `NAME value`; a name

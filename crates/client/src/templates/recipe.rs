@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use warren_wire::ImageRegistry;
+
 use super::dockerfile;
 use crate::error::Error;
 
@@ -64,6 +66,7 @@ pub struct Template {
     pub(super) source: Source,
     pub(super) context: PathBuf,
     pub(super) steps: Vec<(Step, bool)>,
+    pub(super) registry: Option<ImageRegistry>,
     pub(super) start: Option<String>,
     pub(super) ready: Option<String>,
     skip_cache: bool,
@@ -76,6 +79,7 @@ impl Template {
             source,
             context: PathBuf::from("."),
             steps: Vec::new(),
+            registry: None,
             start: None,
             ready: None,
             skip_cache: false,
@@ -87,6 +91,18 @@ impl Template {
     #[must_use]
     pub fn from_image(reference: impl Into<String>) -> Self {
         Self::new(Source::Image(reference.into()))
+    }
+
+    /// Signs in to the image's registry with a name and a password.
+    #[must_use]
+    pub fn registry(mut self, username: impl Into<String>, password: impl Into<String>) -> Self {
+        self.registry = Some(ImageRegistry {
+            kind: "registry".to_owned(),
+            username: Some(username.into()),
+            password: Some(password.into()),
+            ..ImageRegistry::default()
+        });
+        self
     }
 
     /// Begins with another template.
