@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use warren_connect::Timestamp;
 use warren_service::{Secret, Tasks};
 
+use crate::cli::Limits;
 use crate::env::GlobalEnv;
 use crate::filesystem::Watchers;
 use crate::log::Log;
-use crate::metrics::CpuMeter;
+use crate::metrics::Meter;
 use crate::process::{Reaper, Registry};
 
 /// What `/init` changes.
@@ -33,6 +34,8 @@ pub(crate) struct AgentConfig {
     pub init_key: Option<Secret>,
     /// Whether `/init` sets the machine's clock.
     pub set_clock: bool,
+    /// What the host lets the sandbox use.
+    pub limits: Limits,
     /// Search path of processes.
     pub path: String,
 }
@@ -52,8 +55,8 @@ pub(crate) struct Agent {
     pub reaper: Arc<Reaper>,
     /// Watchers that outlive their connection.
     pub watchers: Watchers,
-    /// Processor use since the last look.
-    pub cpu: CpuMeter,
+    /// Looks at what is in use.
+    pub meter: Meter,
     /// Serialises `/init`.
     pub init_lock: tokio::sync::Mutex<()>,
     settings: Mutex<Settings>,
@@ -63,6 +66,7 @@ impl Agent {
     /// Makes the state before the first `/init`.
     #[must_use]
     pub(crate) fn new(config: AgentConfig, log: Log) -> Self {
+        let limits = config.limits;
         let mut env = GlobalEnv::default();
         env.set_internal("E2B_SANDBOX", "true");
         Self {
@@ -72,7 +76,7 @@ impl Agent {
             processes: Registry::default(),
             reaper: Arc::new(Reaper::default()),
             watchers: Watchers::default(),
-            cpu: CpuMeter::default(),
+            meter: Meter::new(limits),
             init_lock: tokio::sync::Mutex::new(()),
             settings: Mutex::new(Settings {
                 token: None,

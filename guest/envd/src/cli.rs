@@ -2,6 +2,7 @@
 //! or an equals sign.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 
 /// Port when none is given.
@@ -35,6 +36,17 @@ pub struct Options {
     pub log_fd: Option<RawFd>,
     /// Where to read the secret that authorises `/init`.
     pub init_key_fd: Option<RawFd>,
+    /// What the host lets the sandbox use, when its kernel tells of a larger machine.
+    pub limits: Limits,
+}
+
+/// What the host lets the sandbox use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Processors.
+    pub cpus: Option<NonZeroU32>,
+    /// Memory in MiB.
+    pub memory_mib: Option<NonZeroU32>,
 }
 
 impl Default for Options {
@@ -47,6 +59,7 @@ impl Default for Options {
             ready_fd: None,
             log_fd: None,
             init_key_fd: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -92,7 +105,8 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, UsageErr
             "verbose" => options.verbose = on,
             "set-clock" => options.set_clock = on,
             "isnotfc" | "no-cgroups" => {}
-            "port" | "address" | "ready-fd" | "log-fd" | "init-key-fd" | "cgroup-root" => {
+            "port" | "address" | "ready-fd" | "log-fd" | "init-key-fd" | "cpus" | "memory-mib"
+            | "cgroup-root" => {
                 let value = inline
                     .or_else(|| args.next())
                     .ok_or_else(|| UsageError::Missing(name.to_owned()))?;
@@ -101,12 +115,15 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, UsageErr
                     value: value.clone(),
                 };
                 let fd = || value.parse::<RawFd>().map(Some).map_err(|_| invalid());
+                let count = || value.parse::<NonZeroU32>().map(Some).map_err(|_| invalid());
                 match name {
                     "port" => options.port = value.parse().map_err(|_| invalid())?,
                     "address" => options.address = value.parse().map_err(|_| invalid())?,
                     "ready-fd" => options.ready_fd = fd()?,
                     "log-fd" => options.log_fd = fd()?,
                     "init-key-fd" => options.init_key_fd = fd()?,
+                    "cpus" => options.limits.cpus = count()?,
+                    "memory-mib" => options.limits.memory_mib = count()?,
                     _ => {}
                 }
             }
@@ -153,9 +170,8 @@ mod tests {
         assert!(matches!(run(&["-x"]), Err(UsageError::Unknown(_))));
         assert!(matches!(run(&["serve"]), Err(UsageError::Unknown(_))));
         assert!(matches!(run(&["-port"]), Err(UsageError::Missing(_))));
-        assert!(matches!(
-            run(&["-port", "x"]),
-            Err(UsageError::Invalid { .. })
-        ));
+        for wrong in [["-port", "x"], ["-cpus", "0"], ["-memory-mib", "-1"]] {
+            assert!(matches!(run(&wrong), Err(UsageError::Invalid { .. })));
+        }
     }
 }

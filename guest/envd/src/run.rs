@@ -89,6 +89,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let config = AgentConfig {
         init_key,
         set_clock: options.set_clock,
+        limits: options.limits,
         path: std::env::var("PATH")
             .ok()
             .filter(|path| !path.is_empty())

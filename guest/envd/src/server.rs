@@ -25,7 +25,7 @@ use crate::log::Level;
 use crate::query::Query;
 use crate::reply::{self, Body, RestError};
 use crate::signature::Operation;
-use crate::{files, filesystem, init, metrics, process};
+use crate::{files, filesystem, init, process};
 
 /// How long an idle connection is kept: longer than the proxy in front keeps it.
 const IDLE: Duration = Duration::from_secs(640);
@@ -131,7 +131,7 @@ async fn route(agent: &Arc<Agent>, request: Request<Incoming>) -> Response<Body>
     let method = request.method().clone();
     match (path.as_str(), method) {
         ("/health", Method::GET) => reply::no_store(reply::empty(StatusCode::NO_CONTENT)),
-        ("/metrics", Method::GET) => match metrics::collect(&agent.cpu) {
+        ("/metrics", Method::GET) => match agent.meter.collect() {
             Ok(metrics) => reply::no_store(reply::json(StatusCode::OK, &metrics)),
             Err(e) => RestError::internal(format!("error collecting metrics: {e}")).into_response(),
         },

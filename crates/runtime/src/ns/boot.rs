@@ -114,7 +114,11 @@ fn hand_over(
         log.as_fd(),
         key.as_fd(),
     ];
-    fdpass::send(orders, &Order::Launch.encode(), &fds)?;
+    let order = Order::Launch {
+        cpus: spec.resources.cpu_count,
+        memory_mib: spec.resources.memory_mib,
+    };
+    fdpass::send(orders, &order.encode(), &fds)?;
     Ok(ready)
 }
 

@@ -34,7 +34,11 @@ pub(crate) enum Order {
         gateway: Ipv4Addr,
     },
     /// Become the sandbox. Carries root mount, agent, ready pipe, log file, key pipe.
-    Launch,
+    Launch {
+        /// What the agent tells as the sandbox's processors and memory.
+        cpus: u32,
+        memory_mib: u32,
+    },
 }
 
 fn invalid() -> io::Error {
@@ -84,7 +88,9 @@ impl Order {
             Self::Prepare { address, gateway } => {
                 [&b"P"[..], &address.octets(), &gateway.octets()].concat()
             }
-            Self::Launch => b"L".to_vec(),
+            Self::Launch { cpus, memory_mib } => {
+                [&b"L"[..], &cpus.to_be_bytes(), &memory_mib.to_be_bytes()].concat()
+            }
         }
     }
 
@@ -94,7 +100,10 @@ impl Order {
                 address: Ipv4Addr::from_bits(number(&rest[..4])?),
                 gateway: Ipv4Addr::from_bits(number(&rest[4..])?),
             }),
-            Some((b'L', [])) => Ok(Self::Launch),
+            Some((b'L', rest)) if rest.len() == 8 => Ok(Self::Launch {
+                cpus: number(&rest[..4])?,
+                memory_mib: number(&rest[4..])?,
+            }),
             _ => Err(invalid()),
         }
     }
@@ -113,7 +122,11 @@ mod tests {
         }
         let address = Ipv4Addr::new(100, 64, 0, 3);
         let gateway = Ipv4Addr::new(100, 64, 0, 2);
-        for order in [Order::Prepare { address, gateway }, Order::Launch] {
+        let launch = Order::Launch {
+            cpus: 2,
+            memory_mib: 1024,
+        };
+        for order in [Order::Prepare { address, gateway }, launch] {
             assert_eq!(Order::decode(&order.encode()).unwrap(), order);
         }
     }

@@ -110,7 +110,7 @@ fn obey(orders: &OwnedFd, filter: &Filter) -> Result<(), Failure> {
                 creds::raise_open_files(OPEN_FILES).during("set the limit of open files")?;
                 fdpass::send(orders, DONE, &[]).during("answer")?;
             }
-            Order::Launch => return launch(fds, filter),
+            Order::Launch { cpus, memory_mib } => return launch(fds, (cpus, memory_mib), filter),
         }
     }
 }
@@ -207,7 +207,11 @@ fn mask() -> io::Result<()> {
     Ok(())
 }
 
-fn launch(fds: Vec<OwnedFd>, filter: &Filter) -> Result<(), Failure> {
+fn launch(
+    fds: Vec<OwnedFd>,
+    (cpus, memory_mib): (u32, u32),
+    filter: &Filter,
+) -> Result<(), Failure> {
     let Ok([root, agent, ready, log, key]) = <[OwnedFd; 5]>::try_from(fds) else {
         return Err(("launch", io::ErrorKind::InvalidData.into()));
     };
@@ -217,6 +221,10 @@ fn launch(fds: Vec<OwnedFd>, filter: &Filter) -> Result<(), Failure> {
         "envd".to_owned(),
         "-port".to_owned(),
         warren_types::ENVD_PORT.to_string(),
+        "-cpus".to_owned(),
+        cpus.to_string(),
+        "-memory-mib".to_owned(),
+        memory_mib.to_string(),
     ];
     // Kept open until exec: the numbers must stay taken.
     let mut inherited = Vec::new();
