@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, chown, fchown};
 use std::path::Path;
 
 use bytes::{Buf, Bytes};
+use tokio::task::{JoinError, JoinHandle};
 use warren_service::{Chain, Tasks};
 
 use super::metadata::{self, Metadata};
@@ -21,11 +22,11 @@ const CHUNK: usize = 256 << 10;
 /// Pieces that are gathered before they are written; the kernel takes 1024 at once.
 const MAX_PIECES: usize = 512;
 
-/// A file being written.
+/// A file being written. One write runs while the next one's content is gathered.
 #[derive(Debug)]
 pub(crate) struct Writer {
     target: Target,
-    file: Option<File>,
+    running: Option<JoinHandle<Result<File, RestError>>>,
     pieces: Vec<Bytes>,
     gathered: usize,
 }
@@ -47,7 +48,7 @@ impl Writer {
     pub(crate) fn new(target: Target) -> Self {
         Self {
             target,
-            file: None,
+            running: None,
             pieces: Vec::new(),
             gathered: 0,
         }
@@ -58,41 +59,53 @@ impl Writer {
         self.gathered += piece.len();
         self.pieces.push(piece);
         if self.gathered >= CHUNK || self.pieces.len() >= MAX_PIECES {
-            self.file = Some(self.step(tasks, |_, file| Ok(file)).await?);
+            let file = self.written().await?;
+            self.running = Some(self.step(tasks, file, |_, file| Ok(file)));
         }
         Ok(())
     }
 
     /// Writes the rest and the metadata. Returns the metadata that the file has now.
     pub(crate) async fn finish(mut self, tasks: &Tasks) -> Result<Metadata, RestError> {
-        self.step(tasks, |target, file| {
+        let file = self.written().await?;
+        let last = self.step(tasks, file, |target, file| {
             metadata::replace(&file, Path::new(&target.path), &target.metadata)
                 .map_err(|e| metadata_error(&e))
-        })
-        .await
+        });
+        last.await.map_err(lost)?
+    }
+
+    /// Waits for the write that runs. `None` before the first.
+    async fn written(&mut self) -> Result<Option<File>, RestError> {
+        match self.running.take() {
+            Some(running) => running.await.map_err(lost)?.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Opens the file if needed and writes what is gathered, where it may block.
-    async fn step<T: Send + 'static>(
+    fn step<T: Send + 'static>(
         &mut self,
         tasks: &Tasks,
+        file: Option<File>,
         then: impl FnOnce(&Target, File) -> Result<T, RestError> + Send + 'static,
-    ) -> Result<T, RestError> {
+    ) -> JoinHandle<Result<T, RestError>> {
         let target = self.target.clone();
-        let file = self.file.take();
         let pieces = std::mem::take(&mut self.pieces);
         self.gathered = 0;
-        let task = tasks.spawn_blocking(move || {
+        tasks.spawn_blocking(move || {
             let mut file = match file {
                 Some(file) => file,
                 None => open(&target)?,
             };
             write_pieces(&mut file, pieces).map_err(|e| write_error(&target, &e))?;
             then(&target, file)
-        });
-        task.await
-            .map_err(|e| RestError::internal(format!("error writing file: {e}")))?
+        })
     }
+}
+
+fn lost(error: JoinError) -> RestError {
+    RestError::internal(format!("error writing file: {error}"))
 }
 
 /// Opens a file for its new content: an existing one changes hands before it is emptied.
