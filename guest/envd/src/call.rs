@@ -122,12 +122,7 @@ where
             let bytes = read_whole(body).await?;
             handler(call, codec.decode(&bytes)?).await
         };
-        let message = match deadline {
-            Some(at) => tokio::time::timeout_at(at, work)
-                .await
-                .unwrap_or_else(|_| Err(deadline_exceeded()))?,
-            None => work.await?,
-        };
+        let message = until(deadline, work).await?;
         codec.encode(&message)
     }
     .await;
@@ -143,6 +138,19 @@ where
             let body = reply::full(error.to_json());
             typed(error.code.status(), ContentType { kind, codec }, body)
         }
+    }
+}
+
+/// Does the work of a call that is answered once, unless the caller stops waiting before.
+async fn until<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match deadline {
+        Some(at) => tokio::time::timeout_at(at, work)
+            .await
+            .unwrap_or_else(|_| Err(deadline_exceeded())),
+        None => work.await,
     }
 }
 
@@ -201,12 +209,7 @@ where
         refuse_encoding(&parts.headers, "connect-content-encoding")?;
         let deadline = call.deadline;
         let work = handler(call, Frames::new(codec, body));
-        let message = match deadline {
-            Some(at) => tokio::time::timeout_at(at, work)
-                .await
-                .unwrap_or_else(|_| Err(deadline_exceeded()))?,
-            None => work.await?,
-        };
+        let message = until(deadline, work).await?;
         encode_message(codec, &message)
     }
     .await;
