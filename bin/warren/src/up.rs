@@ -186,7 +186,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     if mode == StopMode::EndSandboxes {
         // Streams of sandboxes that are about to end would only delay it.
         tokio::select! {
-            () = async { node.end_all().await } => {}
+            () = async { node.stop(mode).await } => {}
             () = signals.next() => {}
         }
     }
@@ -194,7 +194,9 @@ async fn start(args: Up) -> anyhow::Result<()> {
         _ = async { tokio::join!(&mut serving, proxy.drain(DRAIN)) } => {}
         () = signals.next() => tracing::warn!("cutting requests in flight"),
     }
-    node.stop(mode).await;
+    if mode == StopMode::KeepSandboxes {
+        node.stop(mode).await;
+    }
     control.stop(STOP).await;
     services.stop(STOP).await;
     Ok(())
