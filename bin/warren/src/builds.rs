@@ -5,9 +5,9 @@ use std::sync::Arc;
 use warren_cluster::BuildHost;
 use warren_control::{ArchiveLimits, BuildConfig};
 use warren_service::Tasks;
-use warren_template::LayerStore;
 use warren_template::base::DEFAULT_MIRROR;
 use warren_template::build::{Engine, EngineConfig};
+use warren_template::{LayerStore, RegistryConfig};
 
 use crate::cli::Up;
 use crate::data::DataDir;
@@ -27,6 +27,10 @@ pub(crate) fn open(
         layers: own,
         shared,
         mirror: mirror.to_owned(),
+        registries: RegistryConfig {
+            mirrors: args.registry_mirror.iter().cloned().collect(),
+            insecure: args.insecure_registry.clone(),
+        },
     };
     Ok(BuildConfig {
         builder: Arc::new(Engine::open(host, config, tasks.clone())?),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use warren_template::{BadMirror, Mirror};
 
 pub(crate) mod connection;
 pub(crate) mod sandbox;
@@ -34,6 +35,12 @@ pub(crate) enum Command {
     /// Build, list, publish and delete templates.
     #[command(alias = "tpl", alias = "templates", arg_required_else_help = true)]
     Template(template::Template),
+}
+
+fn registry_mirror(text: &str) -> Result<(String, Mirror), String> {
+    let (host, url) = text.split_once('=').ok_or("expected HOST=URL")?;
+    let mirror = url.parse().map_err(|error: BadMirror| error.to_string())?;
+    Ok((host.to_owned(), mirror))
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +168,26 @@ pub(crate) struct Up {
         value_delimiter = ','
     )]
     pub(crate) allow_egress: Vec<String>,
+
+    /// Pull the images of one registry from another. `docker.io` stands for images without
+    /// a registry in their name. Repeatable.
+    #[arg(
+        long,
+        env = "WARREN_REGISTRY_MIRROR",
+        value_name = "HOST=URL",
+        value_parser = registry_mirror,
+        value_delimiter = ','
+    )]
+    pub(crate) registry_mirror: Vec<(String, Mirror)>,
+
+    /// Speak to this registry without TLS. Repeatable.
+    #[arg(
+        long,
+        env = "WARREN_INSECURE_REGISTRY",
+        value_name = "HOST[:PORT]",
+        value_delimiter = ','
+    )]
+    pub(crate) insecure_registry: Vec<String>,
 
     /// Keep variables of `ENV` steps and images from sandboxes: they are then a matter of the
     /// build and of start commands only, as in E2B's own cloud.

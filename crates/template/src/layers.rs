@@ -148,6 +148,11 @@ impl LayerStore {
     }
 }
 
+/// Removes what an attempt left, for another one.
+pub(crate) fn clear(root: &Path) -> Result<(), LayerError> {
+    remove_tree(root)
+}
+
 fn remove_tree(path: &Path) -> Result<(), LayerError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -8,5 +8,8 @@
 pub mod base;
 pub mod build;
 mod layers;
+mod oci;
+mod tarball;
 
 pub use layers::{LayerError, LayerStore, Making};
+pub use oci::{BadMirror, Mirror, RegistryConfig};

@@ -13,7 +13,7 @@ use warren_template::build::{
     BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built, Engine, EngineConfig, Source,
     Step,
 };
-use warren_template::{LayerStore, base};
+use warren_template::{LayerStore, RegistryConfig, base};
 use warren_types::{BuildId, Resources, TemplateId};
 
 /// Where layers made of packages are kept between runs.
@@ -22,7 +22,8 @@ const CACHE: &str = "/var/cache/warren";
 pub(crate) struct Stand {
     dir: TempDir,
     node: Arc<Node<NsRuntime>>,
-    pub(crate) engine: Engine,
+    engine: Engine,
+    shared: LayerStore,
     said: Arc<Mutex<Vec<BuildLine>>>,
 }
 
@@ -59,6 +60,11 @@ pub(crate) fn request(steps: Vec<Step>) -> BuildRequest {
 
 impl Stand {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// One that speaks to these registries without TLS.
+    pub(crate) async fn start_with(insecure: Vec<String>) -> Self {
         // What users are not told is here when a test fails. Another test may have set it up.
         tracing_subscriber::fmt().with_test_writer().try_init().ok();
         let dir = TempDir::new_in("/var/tmp").unwrap();
@@ -93,12 +99,17 @@ impl Stand {
         let config = EngineConfig {
             dir: data.join("builds"),
             layers,
-            shared,
+            shared: shared.clone(),
             mirror: base::DEFAULT_MIRROR.to_owned(),
+            registries: RegistryConfig {
+                insecure,
+                ..RegistryConfig::default()
+            },
         };
         Self {
             engine: Engine::open(Arc::clone(&node) as _, config, Tasks::new()).unwrap(),
             node,
+            shared,
             dir,
             said: Arc::default(),
         }
@@ -116,6 +127,20 @@ impl Stand {
     /// A directory for the test.
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Where layers go that packages make.
+    pub(crate) fn shared(&self) -> &LayerStore {
+        &self.shared
+    }
+
+    /// Names of the server's own layers and of what else is among them, but for locks.
+    pub(crate) fn own_layers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path().join("layers")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| !name.ends_with(".lock")).collect();
+        names.sort();
+        names
     }
 
     /// Messages of the last build.

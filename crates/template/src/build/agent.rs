@@ -33,6 +33,8 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 /// Bytes of an upload in one piece.
 const PIECE: usize = 256 * 1024;
 
+const BASH: &str = "/bin/bash";
+
 /// Failure to have the agent do something.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AgentError {
@@ -49,6 +51,7 @@ pub(super) enum AgentError {
 /// A program and how to run it.
 #[derive(Debug)]
 pub(super) struct Program<'a> {
+    pub(super) shell: &'static str,
     pub(super) args: Vec<String>,
     pub(super) user: &'a str,
     pub(super) workdir: Option<&'a str>,
@@ -60,6 +63,7 @@ impl<'a> Program<'a> {
     /// A line for a login shell.
     pub(super) fn shell(line: &str, user: &'a str, limit: Duration) -> Self {
         Self {
+            shell: BASH,
             args: ["-l", "-c", line].map(str::to_owned).to_vec(),
             user,
             workdir: None,
@@ -72,6 +76,7 @@ impl<'a> Program<'a> {
     pub(super) fn script(text: &str, args: &[&str], limit: Duration) -> Self {
         let fixed = ["--noprofile", "--norc", "-c", text, "warren"];
         Self {
+            shell: BASH,
             args: fixed
                 .iter()
                 .chain(args)
@@ -121,7 +126,7 @@ pub(super) async fn run(
 ) -> Result<Outcome, AgentError> {
     let message = StartRequest {
         process: Some(ProcessConfig {
-            cmd: "/bin/bash".to_owned(),
+            cmd: program.shell.to_owned(),
             args: program.args,
             envs: program.env,
             cwd: program.workdir.map(str::to_owned),

@@ -4,33 +4,28 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Builder, EntryType, Header};
 
-/// Entries of one archive.
-const MAX_ENTRIES: usize = 1_000_000;
-/// Levels of a path.
-const MAX_DEPTH: usize = 256;
+use crate::tarball::{Item, TarError, clean, walk};
 
 /// Why an archive is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ArchiveError {
+    #[error(transparent)]
+    Tar(#[from] TarError),
     #[error("read the archive")]
     Read(#[source] io::Error),
     #[error("write the archive anew")]
     Write(#[source] io::Error),
-    #[error("entry {0:?} leaves the archive")]
-    Escape(PathBuf),
     #[error("entry {path:?} lies below {through:?}, which is no directory")]
     Through { path: PathBuf, through: PathBuf },
     #[error("entry {0:?} is neither file, directory nor link")]
     Kind(PathBuf),
     #[error("entry {path:?} is a hard link to {target:?}, which is no earlier file")]
     HardLink { path: PathBuf, target: PathBuf },
-    #[error("more than {MAX_ENTRIES} entries")]
-    TooMany,
     #[error("more than {0} bytes when unpacked")]
     TooLarge(u64),
 }
@@ -62,7 +57,6 @@ pub(super) fn refine(
     };
     // Headers, padding and names come on top of the content.
     let allowance = max_bytes.saturating_mul(2).saturating_add(1 << 30);
-    let mut archive = Archive::new(reader.take(allowance));
     let mut builder = Builder::new(io::BufWriter::new(into));
     let mut refiner = Refiner {
         seen: BTreeMap::new(),
@@ -70,12 +64,9 @@ pub(super) fn refine(
         max_bytes,
         wanted,
     };
-    for (count, entry) in archive.entries().map_err(ArchiveError::Read)?.enumerate() {
-        if count >= MAX_ENTRIES {
-            return Err(ArchiveError::TooMany);
-        }
-        refiner.entry(entry.map_err(ArchiveError::Read)?, &mut builder)?;
-    }
+    walk(reader.take(allowance), |item, content| {
+        refiner.entry(item, content, &mut builder)
+    })?;
     let mut written = builder.into_inner().map_err(ArchiveError::Write)?;
     io::Write::flush(&mut written).map_err(ArchiveError::Write)
 }
@@ -88,70 +79,56 @@ struct Refiner<'a> {
 }
 
 impl Refiner<'_> {
-    fn entry<R: Read, W: io::Write>(
+    fn entry<W: io::Write>(
         &mut self,
-        mut entry: tar::Entry<'_, R>,
+        item: Item,
+        content: &mut dyn Read,
         builder: &mut Builder<W>,
     ) -> Result<(), ArchiveError> {
-        let path = clean(&entry.path().map_err(ArchiveError::Read)?)?;
+        let path = item.path;
         if path.as_os_str().is_empty() {
             return Ok(());
         }
         self.check_parents(&path)?;
         let taken = path.starts_with(self.wanted);
         let mut header = Header::new_gnu();
-        header.set_mode(entry.header().mode().map_err(ArchiveError::Read)? & 0o7777);
-        header.set_mtime(entry.header().mtime().unwrap_or(0));
+        header.set_mode(item.mode);
+        header.set_mtime(item.mtime);
         header.set_uid(0);
         header.set_gid(0);
         header.set_size(0);
-        let kind = match entry.header().entry_type() {
+        let (kind, written) = match item.kind {
             EntryType::Directory => {
                 header.set_entry_type(EntryType::Directory);
-                if taken {
-                    let written = builder.append_data(&mut header, &path, io::empty());
-                    written.map_err(ArchiveError::Write)?;
-                }
-                Kind::Directory
+                let written = taken.then(|| builder.append_data(&mut header, &path, io::empty()));
+                (Kind::Directory, written)
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let size = entry.size();
-                let left = self.left.checked_sub(size);
+            EntryType::Regular | EntryType::Continuous => {
+                let left = self.left.checked_sub(item.size);
                 self.left = left.ok_or(ArchiveError::TooLarge(self.max_bytes))?;
                 header.set_entry_type(EntryType::Regular);
-                header.set_size(size);
-                if taken {
-                    let written = builder.append_data(&mut header, &path, &mut entry);
-                    written.map_err(ArchiveError::Read)?;
-                }
-                Kind::File
+                header.set_size(item.size);
+                let written = taken.then(|| builder.append_data(&mut header, &path, content));
+                (Kind::File, written)
             }
             EntryType::Symlink => {
-                let target = link(&entry, &path)?;
                 header.set_entry_type(EntryType::Symlink);
-                if taken {
-                    let written = builder.append_link(&mut header, &path, target);
-                    written.map_err(ArchiveError::Write)?;
-                }
-                Kind::Link
+                let written = taken.then(|| builder.append_link(&mut header, &path, &item.link));
+                (Kind::Link, written)
             }
             EntryType::Link => {
-                let target = clean(&link(&entry, &path)?)?;
-                if self.seen.get(&target) != Some(&Kind::File) {
+                let target = clean(&item.link)?;
+                let known = self.seen.get(&target) == Some(&Kind::File);
+                if !known || (taken && !target.starts_with(self.wanted)) {
                     return Err(ArchiveError::HardLink { path, target });
                 }
                 header.set_entry_type(EntryType::Link);
-                if taken && target.starts_with(self.wanted) {
-                    let written = builder.append_link(&mut header, &path, target);
-                    written.map_err(ArchiveError::Write)?;
-                } else if taken {
-                    return Err(ArchiveError::HardLink { path, target });
-                }
-                Kind::File
+                let written = taken.then(|| builder.append_link(&mut header, &path, &target));
+                (Kind::File, written)
             }
-            EntryType::XGlobalHeader => return Ok(()),
             _ => return Err(ArchiveError::Kind(path)),
         };
+        written.transpose().map_err(ArchiveError::Write)?;
         self.seen.insert(path, kind);
         Ok(())
     }
@@ -170,28 +147,11 @@ impl Refiner<'_> {
     }
 }
 
-fn link<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<PathBuf, ArchiveError> {
-    let target = entry.link_name().map_err(ArchiveError::Read)?;
-    let target = target.ok_or_else(|| ArchiveError::Kind(path.to_owned()))?;
-    Ok(target.into_owned())
-}
-
-/// A path without `.`; refuses what leads elsewhere.
-fn clean(path: &Path) -> Result<PathBuf, ArchiveError> {
-    let mut out = PathBuf::new();
-    for (depth, part) in path.components().enumerate() {
-        match part {
-            Component::Normal(name) if depth < MAX_DEPTH => out.push(name),
-            Component::CurDir => {}
-            _ => return Err(ArchiveError::Escape(path.to_owned())),
-        }
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use tar::Archive;
 
     use super::*;
 

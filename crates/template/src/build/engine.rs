@@ -17,18 +17,21 @@ use super::phase::{INTERNAL, Log, Phase};
 use super::plan::{self, Context, Instruction};
 use super::port::{BuildFailure, BuildLog, BuildRequest, Builder, Built};
 use crate::layers::{LayerError, LayerStore};
+use crate::oci::RegistryConfig;
 
 /// Settings of the builder.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// Where records of what was built and drafts are kept.
     pub dir: PathBuf,
-    /// Where layers of builds go.
+    /// Where layers of builds and of images go.
     pub layers: LayerStore,
-    /// Where layers that are named by their content go; other servers may share it.
+    /// Where layers that packages make go; other servers may share it.
     pub shared: LayerStore,
     /// Where Debian packages come from.
     pub mirror: String,
+    /// Where container images come from.
+    pub registries: RegistryConfig,
 }
 
 /// Why the builder can't work.

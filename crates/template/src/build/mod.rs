@@ -18,7 +18,7 @@ mod cache;
 mod engine;
 mod finalize;
 mod phase;
-mod plan;
+pub(crate) mod plan;
 mod port;
 mod roots;
 mod source;

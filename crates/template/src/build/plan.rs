@@ -163,7 +163,7 @@ pub(super) fn shown(step: &Step) -> String {
 
 /// Key of the result of something that was made of what is under `previous`. Parts are kept
 /// apart, so that no two lists of them share a key.
-pub(super) fn key(previous: &str, parts: &[&str]) -> String {
+pub(crate) fn key(previous: &str, parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in std::iter::once(&previous).chain(parts) {
         hasher.update((part.len() as u64).to_le_bytes());

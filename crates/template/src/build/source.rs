@@ -1,10 +1,14 @@
 //! The base phase: what a build starts from.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use oci_client::secrets::RegistryAuth;
 use warren_cluster::BuildImage;
+use warren_service::Chain;
 use warren_types::LogLevel;
 
+use super::agent::Program;
 use super::cache::State;
 use super::engine::{Build, Wanted};
 use super::phase::Phase;
@@ -12,6 +16,16 @@ use super::plan::{self, Context};
 use super::port::{BuildFailure, RegistryCredentials, Source};
 use super::roots::{self, Root};
 use crate::base::{self, Progress};
+use crate::oci::{self, PullError};
+
+const PROVISION_SCRIPT: &str = include_str!("scripts/provision.sh");
+const PROVISION_LIMIT: Duration = Duration::from_secs(600);
+const SUPPORTED: &str =
+    "Supported are Debian, Ubuntu, Fedora, CentOS, Rocky Linux, AlmaLinux, Arch Linux and Alpine.";
+/// The name that references without a registry have.
+const DOCKER_HUB: &str = "docker.io";
+/// What `from_base_image` asks for: always at hand.
+const BASE_IMAGE: &str = "e2bdev/base";
 
 /// Scope of what is known of finished builds, whoever's.
 const FINISHED: &str = "finished builds";
@@ -77,26 +91,117 @@ impl Build<'_> {
         &self,
         phase: &Phase,
         reference: &str,
-        _credentials: Option<&RegistryCredentials>,
+        credentials: Option<&RegistryCredentials>,
     ) -> Result<State, BuildFailure> {
-        let Some(root) = roots::known(reference, &self.engine.config.mirror) else {
-            return Err(phase.failure(format!(
-                "failed to pull image '{reference}': unable to retrieve image from registry"
-            )));
+        let config = &self.engine.config;
+        // Where the operator has named a mirror of Docker Hub, images come from there.
+        let known = match config.registries.mirrors.contains_key(DOCKER_HUB) {
+            true if reference != BASE_IMAGE => None,
+            _ => roots::known(reference, &config.mirror),
         };
-        let root = root.map_err(|text| phase.failure(text))?;
+        let root = known.transpose().map_err(|text| phase.failure(text))?;
+        let key = match &root {
+            Some(root) => plan::key("", &["image", reference, &root.recipe.digest()]),
+            None => plan::key("", &["image", reference, PROVISION_SCRIPT]),
+        };
         let wanted = Wanted {
-            key: plan::key("", &["image", reference, &root.recipe.digest()]),
+            key,
             force: self.request.force,
             line: format!("FROM IMAGE {reference}"),
             phase,
             tells_cached: true,
         };
-        self.obtain(wanted, async || {
-            let layer = self.packages(phase, reference, root).await?;
-            Ok((vec![layer], Context::of_image(BTreeMap::new())))
+        self.obtain(wanted, async || match root {
+            Some(root) => {
+                let layer = self.packages(phase, reference, root).await?;
+                Ok((vec![layer], Context::of_image(BTreeMap::new())))
+            }
+            None => self.pulled(phase, reference, credentials).await,
         })
         .await
+    }
+
+    /// The layers of a container image with what a sandbox expects of it.
+    async fn pulled(
+        &self,
+        phase: &Phase,
+        reference: &str,
+        credentials: Option<&RegistryCredentials>,
+    ) -> Result<(Vec<String>, Context), BuildFailure> {
+        let auth = self.sign_in(phase, credentials)?;
+        let config = &self.engine.config;
+        let stores = (
+            &config.layers,
+            self.request.scope.as_str(),
+            &self.engine.tasks,
+        );
+        let tell = |line: String| phase.info(&line);
+        let pulled = oci::pull(&config.registries, stores, reference, &auth, &tell).await;
+        let pulled = pulled.map_err(|error| match error {
+            PullError::Store(_) | PullError::Thread(_) => self.internal("pull an image", &error),
+            PullError::Registry { .. } => {
+                tracing::warn!(build_id = %self.request.build_id, error = %Chain(&error),
+                    "an image can't be pulled");
+                phase.failure(error.to_string())
+            }
+            told => phase.failure(told.to_string()),
+        })?;
+        let mut layers = pulled.layers;
+        phase.info("Provisioning sandbox template");
+        let sandbox = self.open(&layers).await?;
+        let script = Program {
+            shell: "/bin/sh",
+            args: ["-c", PROVISION_SCRIPT].map(str::to_owned).to_vec(),
+            env: BTreeMap::from([("SUPPORTED".to_owned(), SUPPORTED.to_owned())]),
+            ..Program::script("", &[], PROVISION_LIMIT)
+        };
+        let ran = self
+            .program(phase, sandbox.as_ref(), script, LogLevel::Debug)
+            .await;
+        let (outcome, tail) = match ran {
+            Ok((outcome, tail)) => (outcome, tail),
+            Err(error) => {
+                let reason = Chain(&error);
+                return Err(
+                    phase.failure(format!("error waiting for provisioning sandbox: {reason}"))
+                );
+            }
+        };
+        if !outcome.succeeded() {
+            let code = outcome.code;
+            return Err(phase.failure(format!(
+                "error waiting for provisioning sandbox: exit status: {code}; \
+                 provisioning output tail:\n{tail}"
+            )));
+        }
+        layers.extend(self.commit(sandbox).await?);
+        phase.info("Sandbox template provisioned");
+        Ok((layers, Context::of_image(pulled.env)))
+    }
+
+    fn sign_in(
+        &self,
+        phase: &Phase,
+        credentials: Option<&RegistryCredentials>,
+    ) -> Result<RegistryAuth, BuildFailure> {
+        match credentials {
+            None => Ok(RegistryAuth::Anonymous),
+            Some(RegistryCredentials::Basic { username, password }) => {
+                // What the registry is told is the secret itself.
+                let password = password.expose().to_owned();
+                Ok(RegistryAuth::Basic(username.clone(), password))
+            }
+            Some(RegistryCredentials::Gcp {
+                service_account_json,
+            }) => {
+                let json = service_account_json.expose().to_owned();
+                Ok(RegistryAuth::Basic("_json_key".to_owned(), json))
+            }
+            Some(RegistryCredentials::Aws { .. }) => Err(phase.failure(
+                "signing in to AWS registries is not supported: \
+                 pass the user name AWS and a token of `aws ecr get-login-password` instead",
+            )),
+        }
     }
 
     /// The layer of a root that packages make.
@@ -123,7 +228,7 @@ impl Build<'_> {
         made.map_err(|error| {
             phase.failure(format!(
                 "failed to pull image '{reference}': {}",
-                warren_service::Chain(&error)
+                Chain(&error)
             ))
         })
     }
