@@ -71,7 +71,6 @@ impl Build<'_> {
             start,
             capture: None,
         };
-        self.remember(&state)?;
         Ok(Built {
             disk_mib: u64::from(self.request.resources.disk_mib),
             image,

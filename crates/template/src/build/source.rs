@@ -27,13 +27,6 @@ const DOCKER_HUB: &str = "docker.io";
 /// What `from_base_image` asks for: always at hand.
 const BASE_IMAGE: &str = "e2bdev/base";
 
-/// Scope of what is known of finished builds, whoever's.
-const FINISHED: &str = "finished builds";
-
-fn finished_key(image: &BuildImage) -> String {
-    plan::key("", &["template", &image.build_id.to_string()])
-}
-
 impl Build<'_> {
     /// The state that the first phase of a user starts from.
     pub(super) async fn base(&self, phase: &Phase) -> Result<State, BuildFailure> {
@@ -52,14 +45,11 @@ impl Build<'_> {
         name: &str,
         image: &BuildImage,
     ) -> Result<State, BuildFailure> {
-        let key = finished_key(image);
-        let context = match self.engine.cache.get(FINISHED, &key) {
-            Some(state) => state.context,
-            None => Context {
-                user: image.default_user.clone(),
-                workdir: image.default_workdir.clone(),
-                env: image.env.clone(),
-            },
+        let key = plan::key("", &["template", &image.build_id.to_string()]);
+        let context = Context {
+            user: image.default_user.clone(),
+            workdir: image.default_workdir.clone(),
+            env: image.env.clone(),
         };
         let state = State::new(key, image.layers.clone(), context);
         if !self.engine.has_layers(&state) {
@@ -71,20 +61,6 @@ impl Build<'_> {
             plan::short(&state.key)
         ));
         Ok(state)
-    }
-
-    /// Keeps the whole context of a finished build, for those that start from it.
-    pub(super) fn remember(&self, state: &State) -> Result<(), BuildFailure> {
-        let build = self.request.build_id.to_string();
-        let state = State::new(
-            plan::key("", &["template", &build]),
-            state.layers.clone(),
-            state.context.clone(),
-        );
-        self.engine
-            .cache
-            .put(FINISHED, &state)
-            .map_err(|error| self.internal("keep the context of a build", &error))
     }
 
     async fn image(
