@@ -1,0 +1,529 @@
+//! One context: a kernel and the cells that wait for it.
+//!
+//! A task owns the kernel and is the only one that talks to it, so cells of a context queue
+//! and need no lock. Everything that can happen while a cell runs — output, the end of the
+//! kernel, a client that leaves, a restart — is an event of one loop.
+
+use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use warren_service::{Chain, Tasks};
+
+use crate::globals;
+use crate::kernel::{Event, Kernel, KernelSpec, Launch, Message, SendError, StartError};
+use crate::language::{self, Changes, Vars};
+use crate::line::{self, CellError, Line, Meaning};
+use crate::log;
+use crate::memory::{OomCounters, OutOfMemory};
+
+/// Pause between interrupts of a cell whose client is gone: a kernel may not listen yet.
+const INTERRUPT_AGAIN: Duration = Duration::from_secs(1);
+/// How often such a cell is interrupted.
+const INTERRUPTS: u32 = 10;
+/// How long code of ours may run before it is interrupted.
+const SILENT_LIMIT: Duration = Duration::from_secs(10);
+/// A kernel that ends sooner after its start is not started again by itself.
+const LIVED: Duration = Duration::from_secs(2);
+/// Signal of the out-of-memory killer, and of others.
+const SIGKILL: i32 = 9;
+
+/// A cell to run.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    /// Its code.
+    pub code: String,
+    /// Variables for its time.
+    pub env: Vars,
+    /// What authorises us towards the agent.
+    pub token: Option<HeaderValue>,
+    /// Where its lines go. Closed when the client is gone.
+    pub lines: mpsc::Sender<Bytes>,
+}
+
+/// What a context is asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Run a cell.
+    Run(Cell),
+    /// Start a new kernel, whatever the old one does.
+    Restart(oneshot::Sender<Result<(), StartError>>),
+    /// End.
+    Remove(oneshot::Sender<()>),
+}
+
+/// What contexts share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    /// What kernels start with.
+    pub launch: Arc<Launch>,
+    /// Address of the agent.
+    pub agent: Arc<str>,
+    /// Owner of all tasks.
+    pub tasks: Tasks,
+}
+
+/// A context's task.
+#[derive(Debug)]
+pub(crate) struct Actor {
+    shared: Shared,
+    spec: KernelSpec,
+    language: String,
+    cwd: PathBuf,
+    inbox: mpsc::Receiver<Command>,
+    queue: VecDeque<Cell>,
+    kernel: Option<Kernel>,
+    started: Instant,
+    /// The sandbox's variables, once they are known.
+    globals: Option<Vars>,
+    /// Whether the kernel has them.
+    has_globals: bool,
+}
+
+/// Why a run has no regular end.
+enum Broken {
+    Ended(ExitStatus),
+    Lost,
+    Restart(oneshot::Sender<Result<(), StartError>>),
+    Remove(Option<oneshot::Sender<()>>),
+}
+
+/// What the loop of one run knows.
+struct Run<'a> {
+    id: String,
+    client: Option<&'a mpsc::Sender<Bytes>>,
+    pending: Option<Bytes>,
+    idle: bool,
+    answered: bool,
+    /// Whether an error was told.
+    failed: bool,
+    /// What the answer says, which arrives on another channel than the error.
+    failure: Option<CellError>,
+    interrupts: u32,
+    next_interrupt: Option<Instant>,
+}
+
+impl Actor {
+    /// Starts a kernel and makes the actor that owns it.
+    ///
+    /// # Errors
+    /// The kernel can't be started.
+    pub(crate) async fn start(
+        shared: Shared,
+        spec: KernelSpec,
+        language: String,
+        cwd: PathBuf,
+        inbox: mpsc::Receiver<Command>,
+    ) -> Result<Self, StartError> {
+        let kernel = Kernel::start(&spec, &shared.launch, &cwd, &shared.tasks).await?;
+        Ok(Self {
+            shared,
+            spec,
+            language,
+            cwd,
+            inbox,
+            queue: VecDeque::new(),
+            kernel: Some(kernel),
+            started: Instant::now(),
+            globals: None,
+            has_globals: false,
+        })
+    }
+
+    /// Runs cells until the context is removed.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let broken = match self.queue.pop_front() {
+                Some(cell) if cell.lines.is_closed() => continue,
+                Some(cell) => self.cell(cell).await,
+                None => self.idle().await,
+            };
+            match broken {
+                Ok(()) => {}
+                Err(Broken::Ended(_) | Broken::Lost) => {
+                    self.end_kernel().await;
+                    if self.started.elapsed() >= LIVED {
+                        // A failure shows at the next cell, which tries again.
+                        if let Err(error) = self.start_kernel().await {
+                            log::warn(&format!("restart of {}", self.spec.name), &error);
+                        }
+                    }
+                }
+                Err(Broken::Restart(done)) => {
+                    self.end_kernel().await;
+                    // Nobody waits for the answer if the client is gone.
+                    let _ = done.send(self.start_kernel().await);
+                }
+                Err(Broken::Remove(done)) => {
+                    self.end_kernel().await;
+                    self.refuse_waiting();
+                    done.map(|done| done.send(()));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn refuse_waiting(&mut self) {
+        self.inbox.close();
+        while let Ok(command) = self.inbox.try_recv() {
+            if let Command::Run(cell) = command {
+                self.queue.push_back(cell);
+            }
+        }
+        for cell in std::mem::take(&mut self.queue) {
+            self.finish(cell.lines, Some(aborted()));
+        }
+    }
+
+    async fn start_kernel(&mut self) -> Result<(), StartError> {
+        self.started = Instant::now();
+        let shared = &self.shared;
+        let started = Kernel::start(&self.spec, &shared.launch, &self.cwd, &shared.tasks).await;
+        self.kernel = Some(started?);
+        self.started = Instant::now();
+        Ok(())
+    }
+
+    async fn end_kernel(&mut self) {
+        self.has_globals = false;
+        if let Some(kernel) = self.kernel.take() {
+            kernel.end().await;
+        }
+    }
+
+    /// Waits until something is to be done.
+    async fn idle(&mut self) -> Result<(), Broken> {
+        loop {
+            let command = match &mut self.kernel {
+                None => self.inbox.recv().await,
+                Some(kernel) => tokio::select! {
+                    command = self.inbox.recv() => command,
+                    // What a kernel publishes between cells has no reader.
+                    event = kernel.next(true) => match event {
+                        Event::Published(_) | Event::Answered(_) => continue,
+                        Event::Ended(status) => return Err(Broken::Ended(status)),
+                        Event::Lost => return Err(Broken::Lost),
+                    },
+                },
+            };
+            return self.command(command);
+        }
+    }
+
+    fn command(&mut self, command: Option<Command>) -> Result<(), Broken> {
+        match command {
+            Some(Command::Run(cell)) => {
+                self.queue.push_back(cell);
+                Ok(())
+            }
+            Some(Command::Restart(done)) => Err(Broken::Restart(done)),
+            Some(Command::Remove(done)) => Err(Broken::Remove(Some(done))),
+            None => Err(Broken::Remove(None)),
+        }
+    }
+
+    /// Sends the last lines. A client that reads slowly keeps nobody waiting.
+    fn finish(&self, lines: mpsc::Sender<Bytes>, error: Option<CellError>) {
+        self.shared.tasks.spawn(async move {
+            let error = error.map(Line::Error);
+            for line in error.iter().chain([&Line::EndOfExecution]) {
+                if lines.send(line.encode()).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Runs a cell with its variables and takes them away again.
+    async fn cell(&mut self, cell: Cell) -> Result<(), Broken> {
+        if self.kernel.is_none()
+            && let Err(error) = self.start_kernel().await
+        {
+            let error = CellError::new("KernelError", Chain(&error).to_string());
+            self.finish(cell.lines, Some(error));
+            return Ok(());
+        }
+        let before = OomCounters::now();
+        let result = self.cell_and_setup(&cell).await;
+        let restore = self.restoration(&cell.env);
+        match result {
+            Ok(failure) => {
+                self.finish(cell.lines, failure);
+                if let Some(code) = restore {
+                    self.silently(&code).await?;
+                }
+                Ok(())
+            }
+            Err(broken) => {
+                let error = self.explain(&broken, before);
+                self.finish(cell.lines, Some(error));
+                Err(broken)
+            }
+        }
+    }
+
+    /// Runs code of ours.
+    async fn silently(&mut self, code: &str) -> Result<(), Broken> {
+        if let Some(failure) = self.execute(code, None).await? {
+            log::note(&format!(
+                "variables of {}: {} {}",
+                self.language, failure.name, failure.value
+            ));
+        }
+        Ok(())
+    }
+
+    async fn cell_and_setup(&mut self, cell: &Cell) -> Result<Option<CellError>, Broken> {
+        if !self.has_globals {
+            self.fetch_globals(cell.token.as_ref()).await;
+        }
+        let mut changes = Changes::new();
+        if !self.has_globals {
+            let globals = self.globals.iter().flatten();
+            changes.extend(globals.map(|(name, value)| (name.clone(), Some(value.clone()))));
+        }
+        changes.extend(
+            cell.env
+                .iter()
+                .map(|(name, value)| (name.clone(), Some(value.clone()))),
+        );
+        if let Some(code) = language::apply(&self.language, &changes).filter(|c| !c.is_empty()) {
+            self.silently(&code).await?;
+        }
+        self.has_globals = self.globals.is_some();
+        self.execute(&cell.code, Some(&cell.lines)).await
+    }
+
+    async fn fetch_globals(&mut self, token: Option<&HeaderValue>) {
+        match globals::fetch(&self.shared.agent, token, &self.shared.tasks).await {
+            Ok(vars) => self.globals = Some(vars),
+            // The ones known before serve a restarted kernel; the next cell asks again.
+            Err(error) => log::warn("the sandbox's variables", &error),
+        }
+    }
+
+    /// Code that takes a cell's variables away: to what the kernel had without it.
+    fn restoration(&self, env: &Vars) -> Option<String> {
+        let started_with = self.kernel.as_ref().map(Kernel::env);
+        let before = |name: &String| {
+            let global = self.globals.as_ref().and_then(|globals| globals.get(name));
+            global.or_else(|| started_with?.get(name)).cloned()
+        };
+        let changes = env
+            .keys()
+            .map(|name| (name.clone(), before(name)))
+            .collect();
+        language::apply(&self.language, &changes).filter(|code| !code.is_empty())
+    }
+
+    /// Runs code to its end. Without a client it is ours, and silent. Returns a failure that
+    /// the client was not told yet.
+    async fn execute(
+        &mut self,
+        code: &str,
+        client: Option<&mpsc::Sender<Bytes>>,
+    ) -> Result<Option<CellError>, Broken> {
+        let Some(kernel) = &mut self.kernel else {
+            return Err(Broken::Lost);
+        };
+        let id = match kernel.execute(code, client.is_none()).await {
+            Ok(id) => id,
+            Err(SendError::Wire(error)) => {
+                log::warn("a cell", &error);
+                return Err(Broken::Lost);
+            }
+            Err(SendError::Socket(_)) => return Err(self.lost().await),
+        };
+        let mut run = Run {
+            id,
+            client,
+            pending: None,
+            idle: false,
+            answered: false,
+            failed: false,
+            failure: None,
+            interrupts: 0,
+            next_interrupt: client.is_none().then(|| Instant::now() + SILENT_LIMIT),
+        };
+        while !run.is_over() {
+            self.step(&mut run).await?;
+        }
+        Ok(run.failure.filter(|_| !run.failed))
+    }
+
+    /// Why a connection is lost: mostly since the kernel has ended, which is told after.
+    async fn lost(&mut self) -> Broken {
+        match &mut self.kernel {
+            Some(kernel) => loop {
+                match kernel.next(true).await {
+                    Event::Ended(status) => return Broken::Ended(status),
+                    Event::Lost => return Broken::Lost,
+                    Event::Published(_) | Event::Answered(_) => {}
+                }
+            },
+            None => Broken::Lost,
+        }
+    }
+
+    async fn step(&mut self, run: &mut Run<'_>) -> Result<(), Broken> {
+        let Some(kernel) = &mut self.kernel else {
+            return Err(Broken::Lost);
+        };
+        let client = run.client;
+        let has_pending = run.pending.is_some();
+        let is_watched = client.is_some() && run.next_interrupt.is_none();
+        let interrupt_at = run.next_interrupt.filter(|_| run.interrupts < INTERRUPTS);
+        tokio::select! {
+            permit = reserve(client), if has_pending => {
+                if let (Some(permit), Some(line)) = (permit, run.pending.take()) {
+                    permit.send(line);
+                }
+            }
+            // While the client is slow, output stays in the kernel's socket, which fills.
+            event = kernel.next(!has_pending) => match event {
+                Event::Published(message) => run.published(&message),
+                Event::Answered(message) => run.answered(&message),
+                Event::Ended(status) => {
+                    self.last_words(run).await;
+                    return Err(Broken::Ended(status));
+                }
+                Event::Lost => return Err(Broken::Lost),
+            },
+            command = self.inbox.recv() => self.command(command)?,
+            () = closed(client), if is_watched => {
+                run.pending = None;
+                run.next_interrupt = Some(Instant::now());
+            }
+            () = reached(interrupt_at), if interrupt_at.is_some() => {
+                run.interrupts += 1;
+                run.next_interrupt = Some(Instant::now() + INTERRUPT_AGAIN);
+                kernel.interrupt().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what a kernel still said before its end.
+    async fn last_words(&mut self, run: &mut Run<'_>) {
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        loop {
+            if let Some(line) = run.pending.take()
+                && let Some(permit) = reserve(run.client).await
+            {
+                permit.send(line);
+            }
+            match kernel.last_words().await {
+                Some(message) => run.published(&message),
+                None => return,
+            }
+        }
+    }
+
+    /// Tells a client why its cell has no regular end.
+    fn explain(&self, broken: &Broken, before: OomCounters) -> CellError {
+        let cause = match broken {
+            Broken::Restart(_) => {
+                return CellError::new("ContextRestarting", "Context was restarted");
+            }
+            Broken::Remove(_) => return aborted(),
+            Broken::Lost => {
+                let value = "The connections was lost, rerun the code to get the results";
+                return CellError::new("WebSocketError", value);
+            }
+            Broken::Ended(status) => match (status.signal(), status.code()) {
+                (Some(SIGKILL), _) => match before.until(OomCounters::now()) {
+                    OutOfMemory::Certain => {
+                        "the kernel ran out of memory and was killed".to_owned()
+                    }
+                    OutOfMemory::Likely => {
+                        "the kernel was killed, most likely because it ran out of memory".to_owned()
+                    }
+                    OutOfMemory::No => "the kernel was killed".to_owned(),
+                },
+                (Some(signal), _) => format!("the kernel was ended by signal {signal}"),
+                (None, code) => format!("the kernel exited with code {}", code.unwrap_or_default()),
+            },
+        };
+        let output = self
+            .kernel
+            .as_ref()
+            .map(Kernel::last_output)
+            .unwrap_or_default();
+        CellError {
+            name: "ContextRestarting".to_owned(),
+            value: format!("Context was restarted: {cause}"),
+            traceback: output,
+        }
+    }
+}
+
+fn aborted() -> CellError {
+    CellError::new("ExecutionAborted", "Execution was aborted")
+}
+
+/// Room for a line; `None` if nobody reads any more.
+async fn reserve(client: Option<&mpsc::Sender<Bytes>>) -> Option<mpsc::Permit<'_, Bytes>> {
+    client?.reserve().await.ok()
+}
+
+async fn closed(client: Option<&mpsc::Sender<Bytes>>) {
+    if let Some(client) = client {
+        client.closed().await;
+    }
+}
+
+async fn reached(time: Option<Instant>) {
+    if let Some(time) = time {
+        sleep_until(time).await;
+    }
+}
+
+impl Run<'_> {
+    fn is_over(&self) -> bool {
+        self.idle && self.answered && self.pending.is_none()
+    }
+
+    fn emit(&mut self, line: &Line) {
+        if self.client.is_some_and(|client| !client.is_closed()) {
+            self.pending = Some(line.encode());
+        }
+    }
+
+    fn published(&mut self, message: &Message) {
+        if message.parent.as_deref() != Some(&self.id) {
+            return;
+        }
+        match line::read(message) {
+            Ok(Meaning::Idle) => self.idle = true,
+            Ok(Meaning::Nothing) => {}
+            // At most one error is told.
+            Ok(Meaning::Line(Line::Error(_))) if self.failed => {}
+            Ok(Meaning::Line(line)) => {
+                self.failed |= matches!(line, Line::Error(_));
+                self.emit(&line);
+            }
+            Err(error) => log::warn("a kernel's message", &error),
+        }
+    }
+
+    fn answered(&mut self, message: &Message) {
+        if message.parent.as_deref() != Some(&self.id) {
+            return;
+        }
+        self.answered = true;
+        match line::reply_error(message) {
+            Ok(failure) => self.failure = failure,
+            Err(error) => log::warn("a kernel's reply", &error),
+        }
+    }
+}
