@@ -1,19 +1,24 @@
-//! Builds the in-sandbox agent as a static program, to be embedded in this binary: one file
-//! is the whole distribution, and every template gets the agent of its server.
+//! Builds the programs that run inside sandboxes as static ones, to be embedded in this
+//! binary: one file is the whole distribution, and every sandbox gets those of its server.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the agent is built from; anything else does not rebuild it.
-const SOURCES: [&str; 6] = [
+/// What the programs are built from; anything else does not rebuild them.
+const SOURCES: [&str; 8] = [
     "guest/envd",
+    "guest/interpreter/Cargo.toml",
+    "guest/interpreter/src",
     "crates/connect",
     "crates/service",
     "spec/envd",
     "Cargo.lock",
     "Cargo.toml",
 ];
+
+/// The programs; each one's package is named after it.
+const PROGRAMS: [&str; 2] = ["envd", "interpreter"];
 
 fn main() {
     let manifest_dir = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
@@ -27,12 +32,27 @@ fn main() {
             workspace.join(source).display()
         );
     }
-    println!("cargo::rerun-if-env-changed=WARREN_ENVD");
-    let agent = match env::var("WARREN_ENVD") {
-        Ok(path) => PathBuf::from(path),
-        Err(_) => build_agent(&workspace),
-    };
-    println!("cargo::rustc-env=WARREN_ENVD_PATH={}", agent.display());
+    let mut missing = Vec::new();
+    for program in PROGRAMS {
+        let given = format!("WARREN_{}", program.to_uppercase());
+        println!("cargo::rerun-if-env-changed={given}");
+        match env::var(&given) {
+            Ok(path) => announce(program, Path::new(&path)),
+            Err(_) => missing.push(program),
+        }
+    }
+    if !missing.is_empty() {
+        let dir = build(&workspace, &missing);
+        for program in missing {
+            announce(program, &dir.join(program));
+        }
+    }
+}
+
+/// Tells the source where a program is.
+fn announce(program: &str, path: &Path) {
+    let name = program.to_uppercase();
+    println!("cargo::rustc-env=WARREN_{name}_PATH={}", path.display());
 }
 
 fn variable(name: &str) -> String {
@@ -62,7 +82,8 @@ fn static_target() -> (String, &'static str) {
     }
 }
 
-fn build_agent(workspace: &Path) -> PathBuf {
+/// Builds programs and returns the directory that they are in.
+fn build(workspace: &Path, programs: &[&str]) -> PathBuf {
     let (target, flags) = static_target();
     // A directory of its own, since the outer cargo holds the lock of its profile's, but the
     // same one for all profiles: TARGET/PROFILE/build/PACKAGE/out is what cargo gives.
@@ -72,25 +93,25 @@ fn build_agent(workspace: &Path) -> PathBuf {
         .nth(4)
         .expect("cargo nests its output")
         .join("guest");
-    let status = Command::new(variable("CARGO"))
-        .current_dir(workspace)
-        .args([
-            "build",
-            "--package",
-            "warren-envd",
-            "--bin",
-            "envd",
-            "--profile",
-            "guest",
-        ])
-        .args(["--target", &target, "--locked", "--target-dir"])
+    let mut command = Command::new(variable("CARGO"));
+    command.current_dir(workspace).arg("build");
+    for program in programs {
+        command.args(["--package", &format!("warren-{program}")]);
+        command.args(["--bin", program]);
+    }
+    let status = command
+        .args(["--profile", "guest", "--target", &target])
+        .args(["--locked", "--target-dir"])
         .arg(&target_dir)
         .env("RUSTFLAGS", flags)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        // Set by the outer cargo for clippy; the agent is built as it will run.
+        // Set by the outer cargo for clippy; the programs are built as they will run.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .status()
         .expect("cargo can be run");
-    assert!(status.success(), "building the agent failed: {status}");
-    target_dir.join(target).join("guest/envd")
+    assert!(
+        status.success(),
+        "building the guest's programs failed: {status}"
+    );
+    target_dir.join(target).join("guest")
 }

@@ -70,6 +70,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "warren-envd",
         &["warren-connect", "warren-service", "warren-types"],
     ),
+    ("warren-interpreter", &["warren-service"]),
     (
         "warren",
         &[

@@ -81,7 +81,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let listener = bind(args.listen).await?;
     let listen = listener.local_addr()?;
     let data = DataDir::open(&args.data_dir)?;
-    let agent = guest::unpack(data.path())?;
+    let programs = guest::unpack(data.path())?;
+    tracing::debug!(interpreter = %programs.interpreter.display(), "guest programs unpacked");
     let layers_dir = args
         .layers_dir
         .clone()
@@ -107,7 +108,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let services = Tasks::new();
     let node = Arc::new(
         Node::start(
-            node_config(&args, &data, layers_dirs, agent),
+            node_config(&args, &data, layers_dirs, programs.agent),
             Arc::clone(&runtime),
         )
         .await?,
