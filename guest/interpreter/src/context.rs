@@ -20,7 +20,7 @@ use warren_service::{Chain, Tasks};
 use crate::globals;
 use crate::kernel::{Event, Kernel, KernelSpec, Launch, Message, SendError, StartError};
 use crate::language::{self, Changes, Vars};
-use crate::line::{self, CellError, Line, Meaning};
+use crate::line::{self, CellError, Line, Meaning, Outcome};
 use crate::log;
 use crate::memory::{OomCounters, OutOfMemory};
 
@@ -91,8 +91,22 @@ pub(crate) struct Actor {
 enum Broken {
     Ended(ExitStatus),
     Lost,
+    /// The cell is over and the kernel leaves, as the cell asked it to.
+    Exits,
     Restart(oneshot::Sender<Result<(), StartError>>),
     Remove(Option<oneshot::Sender<()>>),
+}
+
+/// Code of ours after a cell: what the kernel publishes before the marker is the cell's.
+struct Fence {
+    marker: String,
+    cell: String,
+}
+
+/// How a run ended.
+struct Done {
+    id: String,
+    outcome: Outcome,
 }
 
 /// What the loop of one run knows.
@@ -103,9 +117,11 @@ struct Run<'a> {
     idle: bool,
     answered: bool,
     /// Whether an error was told.
-    failed: bool,
-    /// What the answer says, which arrives on another channel than the error.
-    failure: Option<CellError>,
+    told: bool,
+    /// What the answer says, which arrives on another channel than what is published.
+    outcome: Outcome,
+    /// Set for code that only marks the end of a cell's output.
+    fence: Option<Fence>,
     interrupts: u32,
     next_interrupt: Option<Instant>,
 }
@@ -147,7 +163,7 @@ impl Actor {
             };
             match broken {
                 Ok(()) => {}
-                Err(Broken::Ended(_) | Broken::Lost) => {
+                Err(Broken::Ended(_) | Broken::Lost | Broken::Exits) => {
                     self.end_kernel().await;
                     if self.started.elapsed() >= LIVED {
                         // A failure shows at the next cell, which tries again.
@@ -255,8 +271,11 @@ impl Actor {
         let result = self.cell_and_setup(&cell).await;
         let restore = self.restoration(&cell.env);
         match result {
-            Ok(failure) => {
-                self.finish(cell.lines, failure);
+            Ok(outcome) => {
+                self.finish(cell.lines, outcome.failure);
+                if outcome.exits {
+                    return Err(Broken::Exits);
+                }
                 if let Some(code) = restore {
                     self.silently(&code).await?;
                 }
@@ -272,7 +291,7 @@ impl Actor {
 
     /// Runs code of ours.
     async fn silently(&mut self, code: &str) -> Result<(), Broken> {
-        if let Some(failure) = self.execute(code, None).await? {
+        if let Some(failure) = self.execute(code, None, None).await?.outcome.failure {
             log::note(&format!(
                 "variables of {}: {} {}",
                 self.language, failure.name, failure.value
@@ -281,7 +300,7 @@ impl Actor {
         Ok(())
     }
 
-    async fn cell_and_setup(&mut self, cell: &Cell) -> Result<Option<CellError>, Broken> {
+    async fn cell_and_setup(&mut self, cell: &Cell) -> Result<Outcome, Broken> {
         if !self.has_globals {
             self.fetch_globals(cell.token.as_ref()).await;
         }
@@ -299,7 +318,17 @@ impl Actor {
             self.silently(&code).await?;
         }
         self.has_globals = self.globals.is_some();
-        self.execute(&cell.code, Some(&cell.lines)).await
+        let client = Some(&cell.lines);
+        let done = self.execute(&cell.code, client, None).await?;
+        let marker = format!("{:032x}", rand::random::<u128>());
+        if let Some(code) = self.spec.fence(&marker) {
+            let fence = Fence {
+                marker,
+                cell: done.id,
+            };
+            self.execute(&code, client, Some(fence)).await?;
+        }
+        Ok(done.outcome)
     }
 
     async fn fetch_globals(&mut self, token: Option<&HeaderValue>) {
@@ -324,17 +353,19 @@ impl Actor {
         language::apply(&self.language, &changes).filter(|code| !code.is_empty())
     }
 
-    /// Runs code to its end. Without a client it is ours, and silent. Returns a failure that
-    /// the client was not told yet.
+    /// Runs code to its end. Without a client it is ours, and so is a fence: both are silent.
+    /// The outcome has no failure that the client was told already.
     async fn execute(
         &mut self,
         code: &str,
         client: Option<&mpsc::Sender<Bytes>>,
-    ) -> Result<Option<CellError>, Broken> {
+        fence: Option<Fence>,
+    ) -> Result<Done, Broken> {
         let Some(kernel) = &mut self.kernel else {
             return Err(Broken::Lost);
         };
-        let id = match kernel.execute(code, client.is_none()).await {
+        let is_ours = client.is_none() || fence.is_some();
+        let id = match kernel.execute(code, is_ours).await {
             Ok(id) => id,
             Err(SendError::Wire(error)) => {
                 log::warn("a cell", &error);
@@ -348,15 +379,22 @@ impl Actor {
             pending: None,
             idle: false,
             answered: false,
-            failed: false,
-            failure: None,
+            told: false,
+            outcome: Outcome::default(),
+            fence,
             interrupts: 0,
-            next_interrupt: client.is_none().then(|| Instant::now() + SILENT_LIMIT),
+            next_interrupt: is_ours.then(|| Instant::now() + SILENT_LIMIT),
         };
         while !run.is_over() {
             self.step(&mut run).await?;
         }
-        Ok(run.failure.filter(|_| !run.failed))
+        if run.told {
+            run.outcome.failure = None;
+        }
+        Ok(Done {
+            id: run.id,
+            outcome: run.outcome,
+        })
     }
 
     /// Why a connection is lost: mostly since the kernel has ended, which is told after.
@@ -436,7 +474,7 @@ impl Actor {
                 return CellError::new("ContextRestarting", "Context was restarted");
             }
             Broken::Remove(_) => return aborted(),
-            Broken::Lost => {
+            Broken::Lost | Broken::Exits => {
                 let value = "The connections was lost, rerun the code to get the results";
                 return CellError::new("WebSocketError", value);
             }
@@ -490,7 +528,8 @@ async fn reached(time: Option<Instant>) {
 
 impl Run<'_> {
     fn is_over(&self) -> bool {
-        self.idle && self.answered && self.pending.is_none()
+        let is_done = self.idle && self.answered && self.fence.is_none();
+        is_done && self.pending.is_none()
     }
 
     fn emit(&mut self, line: &Line) {
@@ -500,16 +539,28 @@ impl Run<'_> {
     }
 
     fn published(&mut self, message: &Message) {
-        if message.parent.as_deref() != Some(&self.id) {
+        let parent = message.parent.as_deref();
+        let mut is_own = parent == Some(&self.id);
+        if let Some(fence) = &self.fence {
+            if line::prints(message, &fence.marker) {
+                self.fence = None;
+                return;
+            }
+            is_own |= parent == Some(&fence.cell);
+        }
+        if !is_own {
             return;
         }
         match line::read(message) {
-            Ok(Meaning::Idle) => self.idle = true,
+            // The end of the cell before is known already.
+            Ok(Meaning::Idle) => self.idle |= parent == Some(&self.id),
+            // Nor is a fence counted.
             Ok(Meaning::Nothing) => {}
+            Ok(Meaning::Line(Line::NumberOfExecutions { .. })) if self.fence.is_some() => {}
             // At most one error is told.
-            Ok(Meaning::Line(Line::Error(_))) if self.failed => {}
+            Ok(Meaning::Line(Line::Error(_))) if self.told => {}
             Ok(Meaning::Line(line)) => {
-                self.failed |= matches!(line, Line::Error(_));
+                self.told |= matches!(line, Line::Error(_));
                 self.emit(&line);
             }
             Err(error) => log::warn("a kernel's message", &error),
@@ -521,8 +572,8 @@ impl Run<'_> {
             return;
         }
         self.answered = true;
-        match line::reply_error(message) {
-            Ok(failure) => self.failure = failure,
+        match line::outcome(message) {
+            Ok(outcome) => self.outcome = outcome,
             Err(error) => log::warn("a kernel's reply", &error),
         }
     }

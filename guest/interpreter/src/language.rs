@@ -25,6 +25,12 @@ pub fn is_valid(name: &str, value: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
 }
 
+/// Whether variables can be set in a language.
+#[must_use]
+pub fn takes_variables(language: &str) -> bool {
+    apply(language, &Changes::from([("A".to_owned(), None)])).is_some()
+}
+
 /// Code that applies changes, or `None` if the language has no way that is known here.
 /// Whatever names and values hold, they stay data: every other character is escaped.
 #[must_use]

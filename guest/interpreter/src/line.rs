@@ -247,21 +247,51 @@ pub(crate) fn read(message: &Message) -> Result<Meaning, WireError> {
 struct Reply {
     #[serde(default)]
     status: String,
+    #[serde(default)]
+    payload: Vec<Payload>,
     #[serde(flatten)]
     failure: Failure,
 }
 
-/// The failure that a reply to a cell tells, if any.
+#[derive(Deserialize)]
+struct Payload {
+    #[serde(default)]
+    source: String,
+}
+
+/// How a cell ended, as the reply to it tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Its failure, if any.
+    pub failure: Option<CellError>,
+    /// Whether the kernel is about to leave.
+    pub exits: bool,
+}
+
+/// Reads the reply to a cell.
 ///
 /// # Errors
 /// Its content is not a reply's.
-pub(crate) fn reply_error(message: &Message) -> Result<Option<CellError>, WireError> {
+pub(crate) fn outcome(message: &Message) -> Result<Outcome, WireError> {
     let reply: Reply = message.content()?;
-    Ok(match reply.status.as_str() {
+    let exits = reply
+        .payload
+        .iter()
+        .any(|payload| payload.source == "ask_exit");
+    let failure = match reply.status.as_str() {
         "ok" => None,
         "error" => Some(reply.failure.into()),
         _ => Some(CellError::new("ExecutionAborted", "Execution was aborted")),
-    })
+    };
+    Ok(Outcome { failure, exits })
+}
+
+/// Whether a published message prints a marker, whichever request it names.
+pub(crate) fn prints(message: &Message, marker: &str) -> bool {
+    message.header.msg_type == "stream"
+        && message
+            .content::<Stream>()
+            .is_ok_and(|stream| stream.text.trim_end() == marker)
 }
 
 #[cfg(test)]
@@ -356,18 +386,32 @@ mod tests {
     }
 
     #[test]
-    fn replies_tell_failures() {
-        let error = |content| reply_error(&message("execute_reply", &content)).unwrap();
-        assert_eq!(error(json!({"status": "ok", "execution_count": 1})), None);
+    fn replies_tell_failures_and_exits() {
+        let outcome = |content| outcome(&message("execute_reply", &content)).unwrap();
+        let fine = outcome(json!({"status": "ok", "execution_count": 1, "payload": []}));
         assert_eq!(
-            error(json!({"status": "error", "ename": "E"}))
-                .unwrap()
-                .name,
-            "E"
+            fine,
+            Outcome {
+                failure: None,
+                exits: false
+            }
         );
-        assert_eq!(
-            error(json!({"status": "aborted"})),
-            Some(CellError::new("ExecutionAborted", "Execution was aborted"))
-        );
+        let failed = outcome(json!({"status": "error", "ename": "E"}));
+        assert_eq!(failed.failure.unwrap().name, "E");
+        let aborted = CellError::new("ExecutionAborted", "Execution was aborted");
+        assert_eq!(outcome(json!({"status": "aborted"})).failure, Some(aborted));
+        let payload = json!([{"source": "ask_exit", "keepkernel": false}]);
+        assert!(outcome(json!({"status": "ok", "payload": payload})).exits);
+    }
+
+    #[test]
+    fn a_marker_is_all_that_a_message_prints() {
+        let printed = |text| message("stream", &json!({"name": "stdout", "text": text}));
+        assert!(prints(&printed("m1\n"), "m1"));
+        assert!(!prints(&printed("m1 m2\n"), "m1"));
+        assert!(!prints(
+            &message("status", &json!({"execution_state": "idle"})),
+            "m1"
+        ));
     }
 }

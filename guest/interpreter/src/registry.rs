@@ -32,6 +32,8 @@ pub(crate) struct ContextInfo {
 #[derive(Debug, Clone)]
 struct Context {
     info: ContextInfo,
+    /// Language that its kernel says it runs.
+    kernel_language: String,
     inbox: mpsc::Sender<Command>,
 }
 
@@ -70,6 +72,9 @@ pub(crate) enum ContextError {
     /// There is none of that id.
     #[error("Context ID not found")]
     Unknown,
+    /// Its language has no variables that are known here.
+    #[error("Environment variables can't be set for language '{0}'")]
+    NoVariables(String),
     /// Its new kernel does not start.
     #[error("start the kernel")]
     Start(#[source] StartError),
@@ -162,7 +167,7 @@ impl Registry {
         };
         let shared = self.shared.clone();
         let directory = PathBuf::from(cwd);
-        let actor = Actor::start(shared, spec, kernel_language, directory, commands)
+        let actor = Actor::start(shared, spec, kernel_language.clone(), directory, commands)
             .await
             .map_err(|source| CreateError::Start {
                 language: language.clone(),
@@ -175,7 +180,11 @@ impl Registry {
             language,
             cwd: cwd.to_owned(),
         };
-        Ok(Context { info, inbox })
+        Ok(Context {
+            info,
+            kernel_language,
+            inbox,
+        })
     }
 
     /// Makes the default contexts of languages, in that order, whose kernels start together.
@@ -242,9 +251,12 @@ impl Registry {
     /// Gives a cell to a context.
     ///
     /// # Errors
-    /// There is no such context.
+    /// There is no such context, or it can't have the cell's variables.
     pub(crate) async fn execute(&self, id: &str, cell: Cell) -> Result<(), ContextError> {
         let context = self.find(id).ok_or(ContextError::Unknown)?;
+        if !cell.env.is_empty() && !language::takes_variables(&context.kernel_language) {
+            return Err(ContextError::NoVariables(context.kernel_language));
+        }
         let sent = context.inbox.send(Command::Run(cell)).await;
         sent.map_err(|_| ContextError::Unknown)
     }

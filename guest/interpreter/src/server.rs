@@ -109,6 +109,7 @@ impl From<ContextError> for Refusal {
     fn from(error: ContextError) -> Self {
         let status = match error {
             ContextError::Unknown => StatusCode::NOT_FOUND,
+            ContextError::NoVariables(_) => StatusCode::BAD_REQUEST,
             ContextError::Start(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, Chain(&error).to_string())

@@ -64,9 +64,19 @@ struct Metadata {
 #[derive(Debug, Clone, Default, Deserialize)]
 struct WarrenMetadata {
     transport: Option<Transport>,
+    fence: Option<String>,
 }
 
 impl KernelSpec {
+    /// Code that prints `marker`, for kernels that tell the end of a cell before the last of
+    /// its output: what they published before the marker is the cell's. `None` for kernels
+    /// that keep order.
+    #[must_use]
+    pub fn fence(&self, marker: &str) -> Option<String> {
+        let fence = self.metadata.warren.fence.as_ref()?;
+        Some(fence.replace("{marker}", &format!("\"{marker}\"")))
+    }
+
     /// How the kernel is reached: as its metadata says (`warren.transport`), else by Unix
     /// sockets if it is one known to take them, else by ports.
     #[must_use]

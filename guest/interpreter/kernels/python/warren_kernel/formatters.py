@@ -28,6 +28,11 @@ class ChartFormatter(BaseFormatter):
     print_method = ObjectName("_repr_e2b_chart_")
     _return_type = dict
 
+    def pop(self, typ, *default):
+        """Keeps the printer of figures: whoever chooses how figures are drawn removes
+        those of all other formatters, whatever they are for."""
+        return self.type_printers.get(typ) if default else super().pop(typ)
+
 
 def install(display):
     """Adds the forms to a shell's display formatter."""
