@@ -31,8 +31,10 @@ pub struct Limits {
     pub max_cpus: u32,
     /// Memory of a template's sandboxes in MiB.
     pub max_memory_mib: u32,
-    /// Disk of a template's sandboxes in MiB, before its build tells better.
+    /// Disk of a template's sandboxes in MiB where no more is asked for.
     pub disk_mib: u32,
+    /// The most that can be asked for.
+    pub max_disk_mib: u32,
     /// How long a build may wait for its start.
     pub build_wait: Duration,
     /// How long a build may run.
@@ -48,6 +50,7 @@ impl Default for Limits {
             max_cpus: 8,
             max_memory_mib: 8096,
             disk_mib: 10 * 1024,
+            max_disk_mib: 25_000,
             build_wait: Duration::from_secs(40 * 60),
             build_time: Duration::from_secs(3600),
         }

@@ -389,7 +389,7 @@ async fn a_parent_that_does_not_resolve_fails_the_base_step() {
 async fn a_build_runs_once_and_is_building_at_once() {
     let server = Server::start().await;
     let build = server
-        .request(json!({"name": "t", "cpuCount": 4, "memoryMB": 2048}))
+        .request(json!({"name": "t", "cpuCount": 4, "memoryMB": 2048, "minFreeDiskMb": 20_000}))
         .await;
     let steps = [step("RUN", "hello"), step("WAIT", "")];
     server.start_build(&build, &steps).await.expect(202);
@@ -414,6 +414,7 @@ async fn a_build_runs_once_and_is_building_at_once() {
         (&shown["cpuCount"], &shown["memoryMB"]),
         (&json!(4), &json!(2048))
     );
+    assert_eq!(shown["diskSizeMB"], json!(20_000));
     assert!(shown["finishedAt"].is_string());
     server.create(json!({"templateID": "t"})).await;
     let image = server

@@ -298,6 +298,8 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn archives(dir: &Path, limits: ArchiveLimits) -> Archives {
@@ -372,6 +374,34 @@ mod tests {
             ['d', 'e'].map(|name| archives.file(team, &hash(name))),
             "a was unused for long, b and c were too many"
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_server_left_of_an_upload_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let archives = archives(dir.path(), ArchiveLimits::default());
+        archives.sweep_partial().unwrap();
+        let slot = UploadSlot::new(TeamId::random(), hash('a'));
+        let mut cut = archives.begin(slot, 4).await.unwrap();
+        cut.write(b"ab").await.unwrap();
+        assert_eq!(files(&archives.dir).unwrap().len(), 1);
+        archives.sweep().unwrap();
+        assert_eq!(files(&archives.dir).unwrap().len(), 1, "it may go on");
+        archives.sweep_partial().unwrap();
+        assert!(files(&archives.dir).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_team_and_a_hash_are_a_path(path in "\\PC{0,120}") {
+            prop_assert_eq!(UploadSlot::parse(&path), None);
+        }
+
+        #[test]
+        fn a_path_reads_back(team in any::<u128>(), hash in "[0-9a-f]{64}") {
+            let slot = UploadSlot::new(uuid::Uuid::from_u128(team).into(), hash);
+            prop_assert_eq!(UploadSlot::parse(&slot.path()), Some(slot));
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::{Caller, Control, TemplateRef};
 const SUPERSEDED: &str = "The build was canceled because it was superseded by a newer one.";
 /// Builds requested longer ago do not count against the team's limit.
 const COUNTED: Duration = Duration::from_secs(24 * 3600);
+/// The same for those that wait: one whose client gave up is not in the way for long.
+const WAITING_COUNTED: Duration = Duration::from_secs(10 * 60);
 /// Most tags of a request.
 const MAX_TAGS: usize = 100;
 
@@ -104,7 +106,8 @@ impl Control {
         // Held from the count to the insert, so that requests together keep the limit.
         let _turn = self.build_turn.lock().await;
         let limits = &self.config.limits;
-        let since = now.checked_sub(COUNTED).unwrap_or(Timestamp::MIN);
+        let before = |age| now.checked_sub(age).unwrap_or(Timestamp::MIN);
+        let since = (before(COUNTED), before(WAITING_COUNTED));
         let open = self
             .store
             .build_count_open(team.id, (&team.slug, &alias), &tags, since)
@@ -112,7 +115,12 @@ impl Control {
         if open >= u64::from(limits.max_builds) {
             return Err(BuildRequestError::TooMany(limits.max_builds));
         }
-        let resources = resources::check(request.cpu_count, request.memory_mib, limits)?;
+        let resources = resources::check(
+            request.cpu_count,
+            request.memory_mib,
+            request.min_free_disk_mib,
+            limits,
+        )?;
         let made = self
             .store
             .build_request(&BuildRequest {

@@ -43,10 +43,13 @@ pub enum ResourcesError {
     MemoryLimit(u32),
 }
 
-/// Checks what a request asks for; what it leaves out is filled in.
+/// Checks what a request asks for; what it leaves out is filled in. What steps write takes
+/// nothing from the disk of a sandbox, so free space is the disk's size; a wish for more than
+/// there may be is met as far as it can be.
 pub(crate) fn check(
     cpus: Option<u32>,
     memory_mib: Option<u32>,
+    min_free_disk_mib: Option<u64>,
     limits: &Limits,
 ) -> Result<Resources, ResourcesError> {
     use ResourcesError as E;
@@ -67,10 +70,13 @@ pub(crate) fn check(
         }
         _ => {}
     }
+    let disk_mib = u32::try_from(min_free_disk_mib.unwrap_or_default())
+        .unwrap_or(u32::MAX)
+        .min(limits.max_disk_mib);
     Ok(Resources {
         cpu_count,
         memory_mib,
-        disk_mib: limits.disk_mib,
+        disk_mib: limits.disk_mib.max(disk_mib),
         ..Resources::default()
     })
 }
@@ -85,24 +91,29 @@ mod tests {
     fn limits_are_told_in_order() {
         use ResourcesError as E;
         let limits = Limits::default();
-        let cpu = |cpus| check(Some(cpus), None, &limits);
+        let cpu = |cpus| check(Some(cpus), None, None, &limits);
         assert_eq!(cpu(0), Err(E::NoCpu));
         assert_eq!(cpu(33), Err(E::Cpus));
         assert_eq!(cpu(3), Err(E::OddCpus));
         assert_eq!(cpu(10), Err(E::CpuLimit(8)));
-        let memory = |mib| check(None, Some(mib), &limits);
+        let memory = |mib| check(None, Some(mib), None, &limits);
         assert_eq!(memory(127), Err(E::LittleMemory));
         assert_eq!(memory(129), Err(E::OddMemory));
         assert_eq!(memory(8098), Err(E::MemoryLimit(8096)));
-        let plain = check(None, None, &limits).unwrap();
+        let plain = check(None, None, None, &limits).unwrap();
         assert_eq!((plain.cpu_count, plain.memory_mib), (2, 1024));
+        assert_eq!(plain.disk_mib, limits.disk_mib);
+        let disk = |mib| check(None, None, Some(mib), &limits).unwrap().disk_mib;
+        assert_eq!(disk(0), limits.disk_mib, "it never shrinks");
+        assert_eq!(disk(20_000), 20_000);
+        assert_eq!(disk(u64::MAX), limits.max_disk_mib);
     }
 
     proptest! {
         #[test]
         fn what_is_let_through_can_be_had(cpus: u32, mib: u32) {
             let limits = Limits::default();
-            if let Ok(resources) = check(Some(cpus), Some(mib), &limits) {
+            if let Ok(resources) = check(Some(cpus), Some(mib), None, &limits) {
                 prop_assert!((1..=limits.max_cpus).contains(&resources.cpu_count));
                 prop_assert!((128..=limits.max_memory_mib).contains(&resources.memory_mib));
             }

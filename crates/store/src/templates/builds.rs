@@ -106,8 +106,9 @@ impl Store {
         Ok(BuildRequested { template, build })
     }
 
-    /// How many builds of the team wait or run that were requested after `since`, without
-    /// those of the template named in its namespace that share one of the tags.
+    /// How many builds of the team run that were requested after `running_since`, or wait
+    /// that were after `waiting_since`, without those of the template named in its
+    /// namespace that share one of the tags.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -116,14 +117,17 @@ impl Store {
         team: TeamId,
         name: (&str, &str),
         tags: &[String],
-        since: Timestamp,
+        (running_since, waiting_since): (Timestamp, Timestamp),
     ) -> Result<u64, StoreError> {
         let mut sql: QueryBuilder<'_, Sqlite> = QueryBuilder::new(
             "SELECT COUNT(*) FROM builds b JOIN templates t ON t.id = b.template_id
-             WHERE b.status IN ('waiting', 'building') AND t.deleted_at IS NULL AND t.team_id = ",
+             WHERE t.deleted_at IS NULL AND t.team_id = ",
         );
         sql.push_bind(team.to_string());
-        sql.push(" AND b.created_at > ").push_bind(micros(since));
+        sql.push(" AND (b.status = 'building' AND b.created_at > ");
+        sql.push_bind(micros(running_since));
+        sql.push(" OR b.status = 'waiting' AND b.created_at > ");
+        sql.push_bind(micros(waiting_since)).push(")");
         sql.push(
             " AND NOT EXISTS (SELECT 1 FROM template_aliases a
                JOIN template_tags g ON g.template_id = a.template_id

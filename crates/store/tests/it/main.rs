@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails its test")]
 
+mod builds;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
