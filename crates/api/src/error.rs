@@ -113,9 +113,11 @@ impl From<TemplateError> for ApiError {
             E::Store(_) => return Self::internal(&error),
             E::NotFound(_) | E::Tag { .. } | E::NoSuchId(_) => StatusCode::NOT_FOUND,
             E::ForeignAlias | E::Foreign(_) => StatusCode::FORBIDDEN,
-            E::Reference(_) | E::Namespace { .. } | E::TeamMismatch | E::Page(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            E::Reference(_)
+            | E::Namespace { .. }
+            | E::TeamMismatch
+            | E::Capture(_)
+            | E::Page(_) => StatusCode::BAD_REQUEST,
         };
         Self::told(status, &error)
     }

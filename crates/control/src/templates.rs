@@ -159,6 +159,10 @@ impl Control {
     ) -> Result<BuildImage, TemplateError> {
         let reference = TemplateRef::parse(text)?;
         let (_, mut build) = self.usable(team, &reference).await?;
+        if build.content.capture.is_some() {
+            // Its files are in the capture, which no layer can be put on.
+            return Err(TemplateError::Capture(text.to_owned()));
+        }
         if let Some(env) = build.content.build_env.take() {
             build.content.env = env;
         }

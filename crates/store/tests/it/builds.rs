@@ -18,6 +18,7 @@ fn content(layer: &str) -> BuildContent {
         default_user: "user".to_owned(),
         default_workdir: Some("/app".to_owned()),
         start: None,
+        capture: None,
         resources: Resources::default(),
         envd_version: "1.2.3".to_owned(),
     }
