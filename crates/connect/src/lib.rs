@@ -5,6 +5,7 @@
 //! callers. Unary calls and streams are supported with the JSON and the binary codec,
 //! without compression.
 
+mod check;
 mod client;
 mod codec;
 mod content_type;
@@ -13,6 +14,7 @@ mod error;
 mod timeout;
 mod timestamp;
 
+pub use check::check_frames_input;
 pub use client::{StreamDecoder, StreamItem, decode_unary, stream_request, unary_error};
 pub use codec::{Codec, Message};
 pub use content_type::{ContentType, Kind};

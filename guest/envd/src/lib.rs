@@ -9,6 +9,7 @@ mod agent;
 mod auth;
 mod ca;
 mod call;
+mod check;
 pub mod cli;
 mod env;
 pub mod files;
@@ -26,6 +27,7 @@ pub mod signature;
 mod sys;
 mod users;
 
+pub use check::{check_multipart_input, check_path_input};
 pub use filesystem::permissions_text;
 pub use run::{RunError, run};
 pub use users::{User, UserDb};

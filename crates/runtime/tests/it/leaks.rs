@@ -78,17 +78,53 @@ fn images(data_dir: &Path) -> usize {
 
 #[tokio::test]
 async fn thirty_lives_leave_the_host_as_it_was() {
+    lives_leave_the_host_as_it_was(10).await;
+}
+
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn a_thousand_lives_leave_the_host_as_it_was() {
+    lives_leave_the_host_as_it_was(334).await;
+}
+
+/// Descriptors, threads and mounts of this process: what could grow with each life.
+fn figures() -> [usize; 3] {
+    let count = |dir: &str| fs::read_dir(dir).unwrap().count();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    [
+        count("/proc/self/fd"),
+        count("/proc/self/task"),
+        mounts.lines().count(),
+    ]
+}
+
+/// Three sandboxes live and end per round.
+async fn lives_leave_the_host_as_it_was(rounds: usize) {
     let host = Host::start(2);
     let data_dir = host.dir.path().to_owned();
     let name = host.runtime.instance().to_owned();
-    for _ in 0..10 {
+    let mut early = None;
+    for round in 0..rounds {
         let (a, b, c) = tokio::join!(host.boot(), host.boot(), host.boot());
         ok(&a, "sleep 1000 >/dev/null 2>&1 & echo started").await;
         for sandbox in [&a, &b, &c] {
             sandbox.destroy().await.unwrap();
         }
+        drop((a, b, c));
+        if round == 4 {
+            host.runtime.drain().await;
+            host.settle_prepared(2).await;
+            early = Some(figures());
+        }
     }
     host.runtime.drain().await;
+    host.settle_prepared(2).await;
+    // Each life has tens of descriptors. Other tests, which may run beside a short one, have too.
+    if rounds > 100 {
+        for (early, late) in early.unwrap().into_iter().zip(figures()) {
+            assert!(late < early + 50, "{early} has become {late}");
+        }
+    }
     let Host { dir, runtime } = host;
     assert!(
         !remains(&data_dir, &name).is_empty(),
