@@ -30,6 +30,18 @@ pub enum LayerError {
     Digest(String),
 }
 
+impl LayerError {
+    /// Wraps a failure to join layers into `path`.
+    pub(crate) fn merge(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            step: "join layers into",
+            path,
+            source,
+        }
+    }
+}
+
 /// A directory of immutable layers, `DIR/<digest>/`. Several processes may share it.
 #[derive(Debug, Clone)]
 pub struct LayerStore {

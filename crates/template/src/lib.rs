@@ -8,6 +8,7 @@
 pub mod base;
 pub mod build;
 mod layers;
+mod merge;
 mod oci;
 mod tarball;
 

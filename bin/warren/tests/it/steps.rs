@@ -260,3 +260,34 @@ async fn start_commands_run_until_ready() {
     assert_eq!(failure.step.as_deref(), Some("finalize"));
     stand.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_steps_make_few_layers() {
+    let stand = Stand::start().await;
+    let mut steps: Vec<_> = (0..40)
+        .map(|n| {
+            let before = n - 1;
+            let line =
+                format!("echo {n} > n{n}; rm -f n{before}; mkdir -p d{n}; echo {n} > d/last");
+            step("RUN", &[&line.replace("d/last", "last")])
+        })
+        .collect();
+    steps.push(step(
+        "RUN",
+        &["ls -d n* d* | wc -l; cat last n39; ls n38 2>&1 | wc -l"],
+    ));
+    let built = stand.build(request(steps)).await;
+    let said = stand.said();
+    let built = built.unwrap_or_else(|error| panic!("{error:?} {said:#?}"));
+    assert!(
+        built.image.layers.len() <= 28,
+        "{}",
+        built.image.layers.len()
+    );
+    let output: Vec<_> = said
+        .iter()
+        .filter_map(|line| line.strip_prefix("[builder 41/41] [stdout]: "))
+        .collect();
+    assert_eq!(output, ["41", "39", "39", "1"]);
+    stand.stop().await;
+}

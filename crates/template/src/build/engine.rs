@@ -17,7 +17,13 @@ use super::phase::{INTERNAL, Log, Phase};
 use super::plan::{self, Context, Instruction};
 use super::port::{BuildFailure, BuildLog, BuildRequest, Builder, Built};
 use crate::layers::{LayerError, LayerStore};
+use crate::merge::merge;
 use crate::oci::RegistryConfig;
+
+/// Layers that a template has at most. Older kernels take few, and each costs time at boot.
+const MAX_LAYERS: usize = 28;
+/// Layers that become one when there are more.
+const MERGED: usize = 16;
 
 /// Settings of the builder.
 #[derive(Debug, Clone)]
@@ -229,7 +235,7 @@ impl Build<'_> {
         }
         phase.info(&line);
         let (layers, context) = make().await?;
-        let state = State::new(key, layers, context);
+        let state = State::new(key, self.few(layers).await?, context);
         self.engine
             .cache
             .put(scope, &state)
@@ -295,6 +301,26 @@ impl Build<'_> {
             making.commit().map(|_| Some(digest))
         })
         .await
+    }
+
+    /// The same content in layers that are not too many: the uppermost become one. Those of
+    /// other places than the server's own stay as they are.
+    pub(super) async fn few(&self, mut layers: Vec<String>) -> Result<Vec<String>, BuildFailure> {
+        while layers.len() > MAX_LAYERS {
+            let store = self.engine.config.layers.clone();
+            let upper = layers.split_off(layers.len() - MERGED);
+            let digest = hex::encode(rand::rng().random::<[u8; 32]>());
+            let name = digest.clone();
+            let merged = self.blocking("join layers", move || {
+                let making = store.make(&name)?;
+                let paths: Vec<_> = upper.iter().map(|layer| store.dir().join(layer)).collect();
+                merge(&paths, making.root()).map_err(LayerError::merge(making.root()))?;
+                making.commit()
+            });
+            merged.await?;
+            layers.push(digest);
+        }
+        Ok(layers)
     }
 
     /// Runs blocking work on a thread for that.

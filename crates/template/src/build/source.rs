@@ -122,7 +122,7 @@ impl Build<'_> {
             }
             told => phase.failure(told.to_string()),
         })?;
-        let mut layers = pulled.layers;
+        let mut layers = self.few(pulled.layers).await?;
         phase.info("Provisioning sandbox template");
         let sandbox = self.open(&layers).await?;
         let script = Program {
