@@ -5,14 +5,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// All seven namespaces that a sandbox has for itself.
+/// The namespaces that a sandbox is born in.
 const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP;
+    | libc::CLONE_NEWUTS;
 
 /// libc declares it too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -31,8 +30,10 @@ pub enum Cloned {
     Child,
 }
 
-/// Clones the calling process into new user, mount, pid, network, IPC, UTS and cgroup
-/// namespaces, placed in the v2 cgroup `cgroup` from its first instruction on.
+/// Clones the calling process into new user, mount, pid, network, IPC and UTS namespaces,
+/// placed in the v2 cgroup `cgroup` from its first instruction on. A new cgroup namespace
+/// would have the caller's group for its root, not that one: see
+/// [`crate::netns::enter_new_cgroups`].
 ///
 /// # Errors
 /// As clone3(2); `InvalidInput` when the process has more than one thread, because the copy

@@ -1,4 +1,4 @@
-//! Network namespaces of the calling thread.
+//! Namespaces of the calling thread.
 
 #![expect(
     unsafe_code,
@@ -46,4 +46,14 @@ pub fn enter_new() -> io::Result<()> {
 pub fn enter_new_mounts() -> io::Result<()> {
     // SAFETY: as above.
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?)
+}
+
+/// Moves the calling thread into a new cgroup namespace, whose root is the cgroup that it is
+/// in, in each hierarchy.
+///
+/// # Errors
+/// As unshare(2).
+pub fn enter_new_cgroups() -> io::Result<()> {
+    // SAFETY: as above.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?)
 }

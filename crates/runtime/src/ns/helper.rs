@@ -44,6 +44,8 @@ fn set_up() -> io::Result<OwnedFd> {
     // A terminal's signals are for the server; sandboxes outlive it.
     let _already_leader = setsid();
     creds::ignore_children()?;
+    // What the server was started with is not for sandboxes.
+    creds::close_on_exec_from(3)?;
     // A server that the host protects from the out-of-memory killer must not hand that on.
     let _kept = fs::write("/proc/self/oom_score_adj", "0");
     enter_bare_mounts()?;

@@ -19,7 +19,7 @@ use rustix::system::sethostname;
 use warren_sys::mount::{self, Attr, Param};
 use warren_sys::netlink::{Socket, rtnl};
 use warren_sys::seccomp::Filter;
-use warren_sys::{caps, creds, exec, fdpass};
+use warren_sys::{caps, creds, exec, fdpass, netns};
 
 use super::helper::{GO, STAGE};
 use super::protocol::{MAX_MESSAGE, Order};
@@ -104,6 +104,8 @@ fn obey(orders: &OwnedFd, filter: &Filter) -> Result<(), Failure> {
         };
         match Order::decode(&buffer[..length]).during("read an order")? {
             Order::Prepare { address, gateway } => {
+                // By now it is in all its groups: each becomes the root that it sees.
+                netns::enter_new_cgroups().during("hide the groups above")?;
                 prepare_network(address, gateway)?;
                 prepare_mounts()?;
                 caps::bound_to(caps::SANDBOX).during("bound capabilities")?;
@@ -217,6 +219,7 @@ fn launch(
     };
     enter(&root)?;
     drop(root);
+    use_own_null().during("open /dev/null")?;
     let mut args = vec![
         "envd".to_owned(),
         "-port".to_owned(),
@@ -247,6 +250,15 @@ fn launch(
     filter.load().during("load the system call filter")?;
     let error = exec::from_fd(agent.as_fd(), &args, &env);
     Err(("execute the agent", error))
+}
+
+/// Replaces the standard descriptors, which lead to a file outside of the root.
+fn use_own_null() -> io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
 }
 
 /// Makes `root`, completed by what was staged, the root of this process.

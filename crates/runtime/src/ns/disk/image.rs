@@ -300,7 +300,9 @@ impl Disk {
 
     /// Opens the agent's log for appending.
     pub(crate) fn open_log(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // Links need not be refused: the guest does not reach this directory. The flag would
+        // keep the descriptor from being restored.
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let path = self.directory().join(files::LOG);
         Ok(openat(&self.mount, &path, flags, Mode::empty())?)
     }
