@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -12,7 +12,8 @@ use warren_sys::fdpass;
 
 use super::capture::Capture;
 use super::core::Core;
-use super::parts::Guarded;
+use super::disk::Disk;
+use super::parts::{Guarded, Parts};
 use super::protocol::{MAX_MESSAGE, Order};
 use super::rootfs;
 use super::shims::Shim;
@@ -44,6 +45,28 @@ pub(super) fn launch(
         orders,
         user_namespace,
     } = shim;
+    let from = from.map(|capture| (capture, capture.manifest.source == spec.id));
+    let root = assemble(core, &mut parts, user_namespace.as_fd(), spec, from)?;
+    core.check(Step::Launch)?;
+    let disk = parts.disk.as_ref().ok_or(io::ErrorKind::NotFound.into());
+    let log = disk.and_then(Disk::open_log).doing(Step::Launch)?;
+    let ready = hand_over(&orders, root, log, spec).doing(Step::Launch)?;
+    Ok(Launched {
+        parts,
+        orders,
+        ready,
+    })
+}
+
+/// Gives a shim's parts a disk (from a capture, if there is one, with its log if that goes
+/// on), limits and policy, and joins the root. Blocks.
+pub(super) fn assemble(
+    core: &Core,
+    parts: &mut Parts,
+    user_namespace: BorrowedFd<'_>,
+    spec: &BootSpec,
+    from: Option<(&Capture, bool)>,
+) -> Result<OwnedFd, RuntimeError> {
     let slot = parts.slot;
     core.check(Step::Layers)?;
     let layers = rootfs::open_layers(&spec.layers).map_err(|(path, error)| {
@@ -56,10 +79,9 @@ pub(super) fn launch(
     core.check(Step::Disk)?;
     let disk = match from {
         None => core.disks.take(spec.resources.disk_mib),
-        Some(capture) => {
-            let same = capture.manifest.source == spec.id;
+        Some((capture, log_goes_on)) => {
             core.disks
-                .restore(&capture.disk(), &capture.manifest.disk, same)
+                .restore(&capture.disk(), &capture.manifest.disk, log_goes_on)
         }
     };
     let disk = parts.disk.insert(disk.doing(Step::Disk)?);
@@ -79,18 +101,9 @@ pub(super) fn launch(
     let Some(disk) = &parts.disk else {
         return Err(Step::Root.failed(io::ErrorKind::NotFound.into()));
     };
-    let root = core
-        .joiner
-        .join(&layers, disk, slot, user_namespace.as_fd())
-        .doing(Step::Root)?;
-    core.check(Step::Launch)?;
-    let log = disk.open_log().doing(Step::Launch)?;
-    let ready = hand_over(&orders, root, log, spec).doing(Step::Launch)?;
-    Ok(Launched {
-        parts,
-        orders,
-        ready,
-    })
+    core.joiner
+        .join(&layers, disk, slot, user_namespace)
+        .doing(Step::Root)
 }
 
 /// Sends the shim what it needs and gives the reading end of the ready pipe.

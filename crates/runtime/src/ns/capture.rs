@@ -3,7 +3,9 @@
 //! ```text
 //! captures/NAME/manifest.json   what it is     written last: without it there is no capture
 //!               disk.ext4       a clone of the sandbox's image
+//!               memory/, agent  CRIU's images and the agent that ran, with memory
 //! captures/.draft-NAME          one being written     captures/.gone-NAME   one being removed
+//! captures/.restore-SLOT        what a restore works with
 //! ```
 
 use std::ffi::OsString;
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use warren_types::{Resources, SandboxId};
 
+use super::criu::CapturedMemory;
 use super::disk::{CapturedDisk, Disk};
 use crate::{CaptureInfo, Record, RuntimeError};
 
@@ -24,6 +27,8 @@ const DISK: &str = "disk.ext4";
 const FORMAT: u32 = 1;
 const DRAFT: &str = ".draft-";
 const GONE: &str = ".gone-";
+/// Begins the names of directories that restores work in.
+pub(crate) const RESTORE_PREFIX: &str = ".restore-";
 
 /// What is written beside a captured disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,7 @@ pub(crate) struct Manifest {
     pub(crate) resources: Resources,
     pub(crate) layers: Vec<PathBuf>,
     pub(crate) disk: CapturedDisk,
+    pub(crate) memory: Option<CapturedMemory>,
 }
 
 fn step(step: &'static str) -> impl Fn(io::Error) -> RuntimeError {
@@ -71,32 +77,47 @@ impl Capture {
         })
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn disk(&self) -> PathBuf {
         self.dir.join(DISK)
     }
 
     /// What it holds. Blocks.
     pub(crate) fn info(&self) -> Result<CaptureInfo, RuntimeError> {
-        let mut bytes = 0;
-        for entry in fs::read_dir(&self.dir).map_err(step("read a capture"))? {
-            let entry = entry.map_err(step("read a capture"))?;
-            let facts = entry.metadata().map_err(step("read a capture"))?;
-            bytes += facts.blocks() * 512;
-        }
+        let bytes = size(&self.dir).map_err(step("read a capture"))?;
         let Manifest {
             source,
             resources,
             layers,
+            memory,
             ..
         } = self.manifest.clone();
         Ok(CaptureInfo {
             source,
             bytes,
-            has_memory: false,
+            has_memory: memory.is_some(),
             resources,
             layers,
         })
     }
+}
+
+/// Bytes that the files of a directory and of those in it take.
+fn size(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let facts = entry.metadata()?;
+        bytes += if facts.is_dir() {
+            size(&entry.path())?
+        } else {
+            facts.blocks() * 512
+        };
+    }
+    Ok(bytes)
 }
 
 /// Directory for a capture while it is written; removed when dropped unfinished.
@@ -132,11 +153,17 @@ impl Draft {
             .map_err(step("capture the disk"))
     }
 
+    /// Where it is written.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes it whole and durable. Blocks.
     pub(crate) fn finish(
         mut self,
         record: &Record,
         disk: CapturedDisk,
+        memory: Option<CapturedMemory>,
     ) -> Result<CaptureInfo, RuntimeError> {
         let manifest = Manifest {
             format: FORMAT,
@@ -144,6 +171,7 @@ impl Draft {
             resources: record.resources,
             layers: record.layers.clone(),
             disk,
+            memory,
         };
         self.write(&manifest).map_err(step("finish a capture"))?;
         self.done = true;
@@ -210,7 +238,8 @@ pub(crate) fn sweep(captures: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
-        if name.starts_with(DRAFT.as_bytes()) || name.starts_with(GONE.as_bytes()) {
+        let ours = [DRAFT, GONE, RESTORE_PREFIX];
+        if ours.iter().any(|own| name.starts_with(own.as_bytes())) {
             fs::remove_dir_all(entry.path())?;
         }
     }

@@ -208,6 +208,24 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Directory of the v2 group.
+    pub(crate) fn v2(&self) -> &Path {
+        &self.v2
+    }
+
+    /// Directories of all groups.
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
+        let v1 = self.v1.iter().map(|(_, path)| path.clone());
+        v1.chain([self.v2.clone()]).collect()
+    }
+
+    /// Processes in the group.
+    pub(crate) fn processes(&self) -> io::Result<Vec<u32>> {
+        let listed = fs::read_to_string(self.v2.join("cgroup.procs"))?;
+        let pids = listed.lines().map(str::parse).collect::<Result<_, _>>();
+        pids.map_err(io::Error::other)
+    }
+
     /// A descriptor for cloning into the group.
     pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         Ok(File::open(&self.v2)?.into())

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cgroup::Cgroups;
 use super::config::NsConfig;
+use super::criu::Criu;
 use super::disk::Disks;
 use super::instance::Instance;
 use super::net::Network;
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) launchers: Worker<()>,
     pub(crate) joiner: Joiner,
     pub(crate) helper: Mutex<Option<Helper>>,
+    pub(crate) criu: Mutex<Option<Criu>>,
     pub(crate) fail_at: Mutex<Option<Step>>,
     pub(crate) _lock: Arc<File>,
 }
@@ -60,6 +62,17 @@ impl Core {
             return Err(step.failed(io::Error::other("asked to fail")));
         }
         Ok(())
+    }
+
+    /// The program for memory, or why there is none. Found once; looked for until then.
+    pub(crate) fn criu(&self) -> Result<Criu, String> {
+        let mut known = self.criu.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(criu) = &*known {
+            return Ok(criu.clone());
+        }
+        let found = Criu::find(&self.config.data_dir.join("tools"))?;
+        *known = Some(found.clone());
+        Ok(found)
     }
 
     /// Asks the helper for something; starts a new one when it has died.

@@ -17,6 +17,7 @@ use warren_sys::mount::{self, Attr, Param};
 use warren_sys::seccomp::Filter;
 use warren_sys::{creds, fdpass, netns};
 
+use super::criu::carrier;
 use super::protocol::{Answer, MAX_MESSAGE, MakeShim};
 use super::shim;
 use super::slot::RANGE;
@@ -25,10 +26,20 @@ use super::slot::RANGE;
 /// the CPU that the sandbox has.
 const AGENT_NICE: i32 = -10;
 
+/// Second argument that makes the helper's program restore one sandbox.
+pub(crate) const RESTORE: &str = "restore";
+
 /// Runs the helper until the server closes the other end of the socket that is its
 /// standard input. The process must have one thread: call it first thing in `main`.
 #[must_use]
 pub fn helper_main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(2).collect();
+    if let Some((RESTORE, rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        return carrier::main(rest);
+    }
     match set_up() {
         Ok(socket) => serve(socket),
         Err(error) => {
@@ -109,9 +120,7 @@ fn make(request: MakeShim, cgroup: BorrowedFd<'_>) -> io::Result<Made> {
             // A failure drops our end of the pair, upon which the shim exits.
             fs::write(process.join("uid_map"), &map)?;
             fs::write(process.join("gid_map"), &map)?;
-            let raw = i32::try_from(pid).map_err(io::Error::other)?;
-            // Refused where the operator took the right away; the agent then competes.
-            let _best_effort = setpriority_process(Pid::from_raw(raw), AGENT_NICE);
+            prefer_agent(pid);
             let network = File::open(process.join("ns/net"))?.into();
             let user = File::open(process.join("ns/user"))?.into();
             fdpass::send(&ours, GO, &[])?;
@@ -121,6 +130,13 @@ fn make(request: MakeShim, cgroup: BorrowedFd<'_>) -> io::Result<Made> {
             })
         }
     }
+}
+
+/// Lets a sandbox's first process go before the others.
+pub(crate) fn prefer_agent(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // Refused where the operator took the right away; the agent then competes.
+    let _best_effort = setpriority_process(pid, AGENT_NICE);
 }
 
 /// Tells a shim that its id maps are written.
@@ -186,7 +202,7 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the tree that all sandboxes share read-only as `/dev`.
-fn make_devices(onto: OwnedFd) -> io::Result<()> {
+pub(crate) fn make_devices(onto: OwnedFd) -> io::Result<()> {
     let params = [Param::Text("mode", "0755"), Param::Text("size", "64k")];
     let devices = mount::create("tmpfs", &params, Attr::MOUNT_ATTR_NOSUID)?;
     rustix::process::umask(Mode::empty());

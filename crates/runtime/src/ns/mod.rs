@@ -29,6 +29,7 @@ mod cgroup;
 mod commit;
 mod config;
 mod core;
+mod criu;
 mod dial;
 mod disk;
 mod helper;
@@ -47,6 +48,7 @@ mod step;
 mod worker;
 
 pub use config::{NsConfig, Overlay};
+pub use criu::{SHARED_TOOLS, prepare_tools};
 pub use helper::helper_main;
 pub use probe::{Check, probe};
 pub use runtime::{NsRuntime, RUNTIME_NAME};

@@ -3,11 +3,13 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use warren_sys::creds;
 use warren_types::SandboxId;
 
@@ -17,13 +19,14 @@ use super::capture::{self, Capture};
 use super::cgroup::Cgroups;
 use super::config::NsConfig;
 use super::core::Core;
+use super::criu::{self, Seat};
 use super::disk::Disks;
 use super::instance::{Instance, SHARED};
 use super::net::{Network, SERVICE_ADDRESS};
-use super::parts::{Janitor, Places};
+use super::parts::{Guarded, Janitor, Places};
 use super::rootfs::Joiner;
 use super::sandbox::NsSandbox;
-use super::shims::{self, Helper, Pool};
+use super::shims::{self, Helper, Pool, Shim};
 use super::slot::{Slot, Slots};
 use super::step::{Doing, Step};
 use super::worker::Worker;
@@ -104,6 +107,7 @@ impl NsRuntime {
             launchers,
             joiner,
             helper: Mutex::new(Some(helper)),
+            criu: Mutex::default(),
             fail_at: Mutex::default(),
             _lock: lock,
         });
@@ -208,7 +212,51 @@ impl NsRuntime {
         // The disk taken is prepared again.
         self.pool.poke();
         let parts = launched.ready(&self.core).await?;
-        let record = self.record(&spec, &parts).doing(Step::Ready)?;
+        self.wrap(&spec, parts)
+    }
+
+    /// Restores the processes of a capture.
+    async fn carry_on(&self, spec: BootSpec, from: Capture) -> Result<NsSandbox, RuntimeError> {
+        let missing = || RuntimeError::NoCheckpoint("the capture has no memory".to_owned());
+        let facts = from.manifest.memory.clone().ok_or_else(missing)?;
+        let shim = self.pool.take().await?;
+        let core = Arc::clone(&self.core);
+        let sent = spec.clone();
+        let (reply, restored) = oneshot::channel();
+        let work = move || {
+            let criu = core.criu().map_err(RuntimeError::NoCheckpoint)?;
+            creds::keep_capabilities_on_id_change().doing(Step::Restore)?;
+            let Shim {
+                mut parts,
+                orders,
+                user_namespace,
+            } = shim;
+            // The processes know the log as it was; it is cut when they are there.
+            let keep = Some((&from, true));
+            let root = boot::assemble(&core, &mut parts, user_namespace.as_fd(), &sent, keep)?;
+            let seat = Seat {
+                parts,
+                orders,
+                user_namespace,
+                root,
+            };
+            let fresh_log = from.manifest.source != sent.id;
+            criu::restore(&core, &criu, seat, (from.dir(), &facts), fresh_log)
+        };
+        // It takes long and changes what the thread is, so no launcher does it. When nobody
+        // waits any more, the parts are dropped and so released.
+        let thread = thread::Builder::new()
+            .name("warren-restore".to_owned())
+            .spawn(move || drop(reply.send(work())));
+        step("start a thread", thread)?;
+        let parts = step("restore", restored.await.map_err(io::Error::other))??;
+        self.pool.poke();
+        self.wrap(&spec, parts)
+    }
+
+    /// Ends the guard of a sandbox that runs.
+    fn wrap(&self, spec: &BootSpec, parts: Guarded) -> Result<NsSandbox, RuntimeError> {
+        let record = self.record(spec, &parts).doing(Step::Ready)?;
         let parts = parts.into_parts();
         let parts = parts
             .ok_or(io::ErrorKind::NotFound.into())
@@ -273,7 +321,7 @@ impl Runtime for NsRuntime {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            checkpoint: Err("this version captures no memory".to_owned()),
+            checkpoint: self.core.criu().map(|criu| criu.support()),
         }
     }
 
@@ -288,20 +336,16 @@ impl Runtime for NsRuntime {
         memory: bool,
     ) -> Result<Restored<NsSandbox>, RuntimeError> {
         let capture = self.read_capture(from).await?;
-        if memory {
-            return Err(RuntimeError::NoCheckpoint(
-                "the capture has none".to_owned(),
-            ));
-        }
         if spec.layers.is_empty() {
             spec.layers.clone_from(&capture.manifest.layers);
         }
         spec.resources.disk_mib = capture.manifest.disk.size_mib;
-        let sandbox = self.start(spec, Some(capture)).await?;
-        Ok(Restored {
-            sandbox,
-            memory: false,
-        })
+        let sandbox = if memory {
+            self.carry_on(spec, capture).await?
+        } else {
+            self.start(spec, Some(capture)).await?
+        };
+        Ok(Restored { sandbox, memory })
     }
 
     async fn inspect_capture(&self, capture: &Path) -> Result<CaptureInfo, RuntimeError> {

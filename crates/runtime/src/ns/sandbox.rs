@@ -16,6 +16,7 @@ use warren_types::NetworkPolicy;
 use super::capture::Draft;
 use super::commit;
 use super::core::Core;
+use super::criu;
 use super::dial::{Door, NsDial};
 use super::parts::Parts;
 use crate::{CaptureInfo, Committed, Dial, ExitCause, Record, RuntimeError, Sandbox, Usage};
@@ -229,10 +230,6 @@ impl Sandbox for NsSandbox {
     }
 
     async fn capture(&self, into: &Path, memory: bool) -> Result<CaptureInfo, RuntimeError> {
-        if memory {
-            let why = "this version captures no memory".to_owned();
-            return Err(RuntimeError::NoCheckpoint(why));
-        }
         let (into, record) = (into.to_owned(), self.record());
         let captures = self.core.disks.captures();
         // Held until the work is done, also when the caller goes away: nobody thaws the
@@ -245,17 +242,39 @@ impl Sandbox for NsSandbox {
             })
             .await;
         let (cgroup, disk) = held?;
-        let done = self.core.launchers.submit(move |()| {
+        let core = Arc::clone(&self.core);
+        let work = move || {
             let _quiet = quiet;
             if !cgroup.is_frozen().map_err(step("capture the sandbox"))? {
                 return Err(RuntimeError::NotFrozen);
             }
+            let slot = super::slot::Slot::from_number(record.slot)
+                .ok_or_else(|| step("capture the sandbox")(io::ErrorKind::NotFound.into()))?;
             let draft = Draft::begin(&captures, &into)?;
+            let memory = if memory {
+                let criu = core.criu().map_err(RuntimeError::NoCheckpoint)?;
+                let source = criu::Source {
+                    pid: record.pid,
+                    first_id: slot.first_id(),
+                    cgroup: &cgroup,
+                    disk: &disk,
+                    layers: &record.layers,
+                };
+                Some(criu::dump(&criu, &source, draft.path())?)
+            } else {
+                None
+            };
             let disk = draft.add_disk(&disk)?;
-            draft.finish(&record, disk)
-        });
+            draft.finish(&record, disk, memory)
+        };
+        // It may take long, so the launchers are not kept from launching.
+        let (reply, done) = oneshot::channel();
+        thread::Builder::new()
+            .name("warren-capture".to_owned())
+            .spawn(move || drop(reply.send(work())))
+            .map_err(step("start a thread"))?;
         let done = done.await.map_err(io::Error::other);
-        done.map_err(step("use a launcher thread"))?
+        done.map_err(step("capture the sandbox"))?
     }
 
     async fn destroy(&self) -> Result<(), RuntimeError> {

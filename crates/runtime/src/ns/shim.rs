@@ -76,7 +76,8 @@ pub(crate) fn run(orders: &OwnedFd, filter: &Filter) -> ExitCode {
     }
 }
 
-type Failure = (&'static str, io::Error);
+/// What was being done, and why it failed.
+pub(crate) type Failure = (&'static str, io::Error);
 
 trait During<T> {
     fn during(self, step: &'static str) -> Result<T, Failure>;
@@ -107,6 +108,7 @@ fn obey(orders: &OwnedFd, filter: &Filter) -> Result<(), Failure> {
                 // By now it is in all its groups: each becomes the root that it sees.
                 netns::enter_new_cgroups().during("hide the groups above")?;
                 prepare_network(address, gateway)?;
+                sethostname(HOST_NAME.as_bytes()).during("set the host name")?;
                 prepare_mounts()?;
                 caps::bound_to(caps::SANDBOX).during("bound capabilities")?;
                 creds::raise_open_files(OPEN_FILES).during("set the limit of open files")?;
@@ -117,7 +119,8 @@ fn obey(orders: &OwnedFd, filter: &Filter) -> Result<(), Failure> {
     }
 }
 
-fn prepare_network(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Failure> {
+/// Sets up the network namespace of the calling thread, in which the link is.
+pub(crate) fn prepare_network(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Failure> {
     let mut socket = Socket::route().during("open a netlink socket")?;
     socket.link_up(rtnl::LOOPBACK).during("set up loopback")?;
     // Only loopback speaks IPv6: nothing routes it further.
@@ -143,7 +146,7 @@ fn prepare_network(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Failure> 
         fs::write(Path::new("/proc/sys/net/ipv4").join(setting), value)
             .during("set network parameters")?;
     }
-    sethostname(HOST_NAME.as_bytes()).during("set the host name")
+    Ok(())
 }
 
 fn stage(path: &str) -> io::Result<OwnedFd> {

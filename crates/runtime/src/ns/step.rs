@@ -33,10 +33,12 @@ pub enum Step {
     Launch,
     /// Waiting for the agent.
     Ready,
+    /// Restoring the processes.
+    Restore,
 }
 
 impl Step {
-    /// All steps in order.
+    /// All steps of a boot, in order.
     pub const ALL: [Self; 13] = [
         Self::Slot,
         Self::Cgroup,
@@ -68,6 +70,7 @@ impl Step {
             Self::Root => "join layers and disk",
             Self::Launch => "hand over to the shim",
             Self::Ready => "wait for the agent",
+            Self::Restore => "restore the processes",
         }
     }
 

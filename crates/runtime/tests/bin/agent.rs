@@ -8,9 +8,13 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use rustix::fs::inotify;
 
 fn option(args: &[String], name: &str) -> String {
     let at = args
@@ -25,6 +29,32 @@ fn open(args: &[String], name: &str) -> File {
     // SAFETY: the runtime left the descriptor open for this program alone, and each option
     // is taken once.
     unsafe { File::from_raw_fd(number) }
+}
+
+/// The watches that commands have set.
+static WATCHES: OnceLock<OwnedFd> = OnceLock::new();
+
+fn watch(dir: &str) -> String {
+    let watches = WATCHES
+        .get_or_init(|| inotify::init(inotify::CreateFlags::CLOEXEC).expect("watches can be made"));
+    match inotify::add_watch(watches, dir, inotify::WatchFlags::CREATE) {
+        Ok(_) => "watching".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Name in the next event.
+fn event() -> String {
+    let Some(watches) = WATCHES.get() else {
+        return "nothing is watched".to_owned();
+    };
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    match inotify::Reader::new(watches, &mut buffer).next() {
+        Ok(event) => event
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        Err(error) => error.to_string(),
+    }
 }
 
 fn main() {
@@ -44,6 +74,16 @@ fn main() {
             let mut line = String::new();
             let mut reader = BufReader::new(&stream);
             if reader.read_line(&mut line).is_err() || line.is_empty() {
+                return;
+            }
+            let word = line.trim_end();
+            let own = if let Some(dir) = word.strip_prefix("=watch ") {
+                Some(watch(dir))
+            } else {
+                (word == "=event").then(event)
+            };
+            if let Some(answer) = own {
+                let _gone = write!(&stream, "{answer}\n=0\n");
                 return;
             }
             let output = Command::new("/bin/sh")

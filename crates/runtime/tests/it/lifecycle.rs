@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use warren_runtime::ns::NsRuntime;
 use warren_runtime::{Runtime, RuntimeError, Sandbox};
 
-use crate::harness::{Host, config, ok, spec};
+use crate::harness::{Host, config, ok, sh, spec};
 
 /// A loop that counts in a file.
 const COUNT: &str = "python3 -c \"exec('n=0\\nimport time\\nwhile 1:\\n n+=1\\n \
@@ -143,4 +143,145 @@ async fn captures_and_frozen_sandboxes_outlive_the_server() {
     third.destroy().await.unwrap();
     drop((adopted, back, third));
     Host { dir, runtime }.stop().await;
+}
+
+/// Fills memory with random bytes, keeps their sum, listens, counts.
+const WORLD: &str = "\
+import hashlib, os, socket, sys, threading, time
+data = bytearray(os.urandom(20 << 20))
+whole = hashlib.sha256(data).hexdigest()
+unlinked = open('/root/unlinked', 'w+'); unlinked.write('still here'); unlinked.flush()
+os.unlink('/root/unlinked')
+n = 0
+def count():
+    global n
+    while True:
+        n += 1
+        time.sleep(.001)
+threading.Thread(target=count, daemon=True).start()
+server = socket.create_server(('0.0.0.0', 3100))
+open('/root/ready', 'w').close()
+while True:
+    peer = server.accept()[0]
+    word = peer.recv(100).decode()
+    if word == 'sum':
+        said = str(hashlib.sha256(data).hexdigest() == whole)
+    elif word == 'count':
+        said = str(n)
+    elif word == 'random':
+        said = os.urandom(16).hex()
+    elif word == 'unlinked':
+        unlinked.seek(0); said = unlinked.read()
+    peer.sendall(said.encode()); peer.close()
+";
+
+/// Starts the program above and waits until it serves.
+async fn start_world(sandbox: &warren_runtime::ns::NsSandbox) {
+    let path = sandbox.upper_path().join("root/world.py");
+    ok(sandbox, "mkdir -p /root/watched && touch /root/world.py").await;
+    std::fs::write(path, WORLD).unwrap();
+    ok(
+        sandbox,
+        "python3 /root/world.py >/root/out 2>&1 & for i in $(seq 500); do test -e /root/ready && \
+         exit; sleep .01; done; cat /root/out; exit 1",
+    )
+    .await;
+    ok(sandbox, "=watch /root/watched").await;
+}
+
+async fn ask(sandbox: &warren_runtime::ns::NsSandbox, word: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = sandbox.dialer().dial(3100).await.unwrap();
+    stream.write_all(word.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// Processes, memory, watches, open files, listeners and identity of what is restored.
+async fn check_world(sandbox: &warren_runtime::ns::NsSandbox, at_least: u64) {
+    assert_eq!(ask(sandbox, "sum").await, "True");
+    let count: u64 = ask(sandbox, "count").await.parse().unwrap();
+    assert!(count >= at_least, "{count} < {at_least}");
+    assert_eq!(ask(sandbox, "unlinked").await, "still here");
+    ok(sandbox, "touch /root/watched/new").await;
+    assert_eq!(ok(sandbox, "=event").await, "new");
+    assert_eq!(ok(sandbox, "hostname; id -u").await, "e2b.local\n0");
+    ok(
+        sandbox,
+        "test $(stat -c %u /dev/shm) = 0 && touch /dev/shm/x",
+    )
+    .await;
+    ok(sandbox, "grep -q ^0::/$ /proc/self/cgroup").await;
+    let slot = sandbox.record().slot;
+    let address = std::net::Ipv4Addr::from_bits(
+        std::net::Ipv4Addr::new(100, 64, 0, 0).to_bits() + 2 * slot + 1,
+    );
+    let shown = ok(sandbox, "ip -4 -br address show eth0").await;
+    assert!(shown.contains(&format!("{address}/31")), "{shown}");
+    // What it may do is what it could before.
+    assert_ne!(sh(sandbox, "mount -t tmpfs x /mnt").await.0, 0);
+    let caps = ok(sandbox, "grep -E 'CapEff|Seccomp:' /proc/self/status").await;
+    assert!(caps.contains("a80425fb") && caps.ends_with('2'), "{caps}");
+    let ids = ok(sandbox, "cat /proc/self/uid_map").await;
+    let first = 100_000 + 65_536 * (slot + 1);
+    let map: Vec<_> = ids.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(map, ["0", &first.to_string(), "65536"]);
+}
+
+#[tokio::test]
+async fn processes_run_on_in_each_restore_with_an_identity_of_its_own() {
+    let host = Host::start(2);
+    host.runtime
+        .capabilities()
+        .checkpoint
+        .expect("CRIU is prepared");
+    let source = host.boot().await;
+    start_world(&source).await;
+    let before: u64 = ask(&source, "count").await.parse().unwrap();
+    let into = host.runtime.captures_dir().join("whole");
+    source.freeze().await.unwrap();
+    let info = source.capture(&into, true).await.unwrap();
+    assert!(info.has_memory && info.bytes > 20 << 20, "{info:?}");
+    assert!(source.is_frozen().await.unwrap());
+    source.thaw().await.unwrap();
+    check_world(&source, before).await;
+
+    let restores = (0..3).map(|_| host.runtime.restore(spec(), &into, true));
+    let mut seen = std::collections::BTreeSet::new();
+    let mut forks = Vec::new();
+    for restored in join_all(restores).await {
+        let restored = restored.unwrap();
+        assert!(restored.memory);
+        check_world(&restored.sandbox, before).await;
+        assert!(seen.insert(ask(&restored.sandbox, "random").await));
+        assert!(seen.insert(restored.sandbox.record().slot.to_string()));
+        assert_eq!(std::fs::read(restored.sandbox.log_path()).unwrap(), b"");
+        forks.push(restored.sandbox);
+    }
+    // A restored sandbox is captured like any other, also where its source is gone.
+    source.destroy().await.unwrap();
+    let child = forks.pop().unwrap();
+    ok(&child, "echo of the child > /root/note").await;
+    child.freeze().await.unwrap();
+    let second = host.runtime.captures_dir().join("second");
+    child.capture(&second, true).await.unwrap();
+    let same = child.record().id;
+    child.destroy().await.unwrap();
+    let mut again = spec();
+    again.id = same;
+    let back = host.runtime.restore(again, &second, true).await.unwrap();
+    check_world(&back.sandbox, before).await;
+    assert_eq!(ok(&back.sandbox, "cat /root/note").await, "of the child");
+    back.sandbox.destroy().await.unwrap();
+    // Without its memory the same capture boots.
+    let booted = host.runtime.restore(spec(), &second, false).await.unwrap();
+    assert_eq!(ok(&booted.sandbox, "cat /root/note").await, "of the child");
+    booted.sandbox.destroy().await.unwrap();
+    for fork in &forks {
+        fork.destroy().await.unwrap();
+    }
+    drop((source, forks, child, back, booted));
+    host.settle().await;
+    host.stop().await;
 }

@@ -82,6 +82,15 @@ impl Socket {
         self.request(message.text(IFLA_IFNAME, name))
     }
 
+    /// Moves a link of the socket's namespace to another. It is down there, with no address.
+    ///
+    /// # Errors
+    /// As netlink answers; `AlreadyExists` when its name is taken there.
+    pub fn link_move(&mut self, index: u32, netns: BorrowedFd<'_>) -> io::Result<()> {
+        let message = Message::new(NEW_LINK, ACK).raw(&link_header(index, false));
+        self.request(message.attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes()))
+    }
+
     /// Sets a link of the socket's namespace up.
     ///
     /// # Errors

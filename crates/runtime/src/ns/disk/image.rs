@@ -307,6 +307,20 @@ impl Disk {
         Ok(openat(&self.mount, &path, flags, Mode::empty())?)
     }
 
+    /// The agent's log relative to the directory of the use.
+    pub(crate) const LOG: &str = files::LOG;
+
+    /// Whether a path, as the kernel tells it of a descriptor, is that of an agent's log: below
+    /// the disk's mount, or a mount of the use's directory.
+    pub(crate) fn is_log(path: &Path) -> bool {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let mut parts = inside.components();
+        let first = parts.next().and_then(|part| part.as_os_str().to_str());
+        inside == Path::new(files::LOG)
+            || first.is_some_and(|part| part.starts_with('g'))
+                && parts.as_path() == Path::new(files::LOG)
+    }
+
     /// Bytes in use.
     pub(crate) fn used(&self) -> io::Result<u64> {
         Ok(figures(self.mount.as_fd())?

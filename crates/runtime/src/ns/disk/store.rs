@@ -1,10 +1,10 @@
 //! Where images are kept, and the ones prepared ahead.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +60,8 @@ impl Disks {
         fs::create_dir_all(dir.join("seeds"))?;
         fs::create_dir_all(dir.join("images"))?;
         fs::create_dir_all(dir.join("captures"))?;
+        // Images of memory in there are readable to whoever comes this far.
+        fs::set_permissions(dir.join("captures"), Permissions::from_mode(0o700))?;
         let mut next = 0;
         for entry in fs::read_dir(dir.join("images"))? {
             let name = entry?.file_name();
@@ -253,7 +255,8 @@ fn mount_pool(instance: &Instance, data_dir: &Path, at: &Path) -> io::Result<()>
         other => other?,
     };
     let source = device.path().to_string_lossy().into_owned();
-    let attr = Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC;
+    // Programs may run from it: a captured agent does.
+    let attr = Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOSUID;
     let pool = mount::create("xfs", &[Param::Text("source", &source)], attr)?;
     let onto = openat(
         CWD,

@@ -1,0 +1,177 @@
+//! Capturing the processes of a frozen sandbox.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::super::cgroup::Cgroup;
+use super::super::disk::Disk;
+use super::{AGENT, CapturedMemory, Criu, DEVICES, MEMORY, reason, watches};
+use crate::RuntimeError;
+
+/// Processes that can't be stopped by then won't be.
+const STOP_SECONDS: &str = "30";
+/// Deleted files that are still open are kept up to this size each.
+const DELETED_LIMIT: &str = "512M";
+const LOG: &str = "dump.log";
+
+/// What is captured.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) pid: u32,
+    pub(crate) first_id: u32,
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) disk: &'a Disk,
+    pub(crate) layers: &'a [PathBuf],
+}
+
+fn step(source: io::Error) -> RuntimeError {
+    RuntimeError::Step {
+        step: "capture the memory".to_owned(),
+        source,
+    }
+}
+
+/// Writes the processes of a frozen sandbox to `into`, where the capture is made. They are
+/// frozen on return, whatever happened. Durable on return. Blocks.
+pub(crate) fn dump(
+    criu: &Criu,
+    source: &Source<'_>,
+    into: &Path,
+) -> Result<CapturedMemory, RuntimeError> {
+    let images = into.join(MEMORY);
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&images)
+        .map_err(step)?;
+    let process = Path::new("/proc").join(source.pid.to_string());
+    let agent = file_id(&process.join("exe")).map_err(step)?;
+    let log = log_id(&process).map_err(step)?;
+    let pids = source.cgroup.processes().map_err(step)?;
+    let watched = watches::paths(&pids, source.disk, source.layers).map_err(step)?;
+    refuse_mounts(&process)?;
+
+    let mut command = criu.command();
+    command
+        .args(["dump", "--tree", &source.pid.to_string()])
+        .arg("--images-dir")
+        .arg(&images)
+        .args(["--log-file", LOG, "-v2", "--timeout", STOP_SECONDS])
+        .args(["--leave-running", "--empty-ns", "net", "--tcp-close"])
+        .args(["--network-lock", "skip", "--manage-cgroups=ignore"])
+        .args(["--file-locks", "--ghost-limit", DELETED_LIMIT])
+        .args(["--link-remap", "--force-irmap"])
+        .args(["--external", &format!("mnt[/dev]:{DEVICES}")])
+        .args(["--external", &agent, "--external", &log])
+        .arg("--freeze-cgroup")
+        .arg(source.cgroup.v2());
+    for path in watched {
+        command.arg("--irmap-scan-path").arg(path);
+    }
+    let output = command.output();
+    // CRIU thaws what it stops, and where it fails it may leave it so.
+    source.cgroup.freeze().map_err(step)?;
+    if !output.map_err(step)?.status.success() {
+        return Err(refusal(&images.join(LOG)));
+    }
+    let copy = into.join(AGENT);
+    fs::copy(process.join("exe"), &copy).map_err(step)?;
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).map_err(step)?;
+    File::open(&copy)
+        .and_then(|file| file.sync_all())
+        .map_err(step)?;
+    make_durable(&images).map_err(step)?;
+    Ok(CapturedMemory {
+        first_id: source.first_id,
+        agent,
+        log,
+        processes: pids.len(),
+    })
+}
+
+/// A full disk is the host's failure, anything else is told of the sandbox.
+fn refusal(log: &Path) -> RuntimeError {
+    match reason(log) {
+        Ok(text) if text.contains("the disk is full") => step(io::ErrorKind::StorageFull.into()),
+        Ok(text) => RuntimeError::NoCheckpoint(text),
+        Err(error) => step(error),
+    }
+}
+
+/// Mounts that were put into the sandbox from the host can't be found again by themselves.
+fn refuse_mounts(process: &Path) -> Result<(), RuntimeError> {
+    const OWN: [&str; 6] = ["overlay", "tmpfs", "devpts", "mqueue", "proc", "sysfs"];
+    let table = fs::read_to_string(process.join("mountinfo")).map_err(step)?;
+    for line in table.lines() {
+        let kind = line
+            .split_once(" - ")
+            .and_then(|(_, right)| right.split(' ').next());
+        if !kind.is_some_and(|kind| OWN.contains(&kind)) {
+            let place = line.split(' ').nth(4).unwrap_or_default();
+            let text = format!("{place} is mounted from outside");
+            return Err(RuntimeError::NoCheckpoint(text));
+        }
+    }
+    Ok(())
+}
+
+fn make_durable(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            // Read from inside at the restore; the directories above are closed.
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o644))?;
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(dir)?.sync_all()
+}
+
+/// The name that CRIU gives a file from outside the sandbox: its mount and inode.
+fn file_id(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    let facts = Path::new("/proc/self/fdinfo").join(file.as_raw_fd().to_string());
+    id_in(&fs::read_to_string(facts)?)
+}
+
+/// The same of the agent's log, which it has open.
+fn log_id(process: &Path) -> io::Result<String> {
+    for entry in fs::read_dir(process.join("fd"))? {
+        let entry = entry?;
+        let target = fs::read_link(entry.path())?;
+        if Disk::is_log(&target) {
+            let facts = process.join("fdinfo").join(entry.file_name());
+            return id_in(&fs::read_to_string(facts)?);
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        "the agent has no log",
+    ))
+}
+
+fn id_in(facts: &str) -> io::Result<String> {
+    let number = |name: &str| -> Option<u64> {
+        facts
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    let (mount, inode) = number("mnt_id:")
+        .zip(number("ino:"))
+        .ok_or(io::ErrorKind::InvalidData)?;
+    Ok(format!("file[{mount:x}:{inode:x}]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_by_mount_and_inode() {
+        let facts = "pos:\t845\nflags:\t02502001\nmnt_id:\t1031\nino:\t131077\n";
+        assert_eq!(id_in(facts).unwrap(), "file[407:20005]");
+        assert!(id_in("pos:\t1\n").is_err());
+    }
+}
