@@ -204,7 +204,7 @@ async fn check_world(sandbox: &warren_runtime::ns::NsSandbox, at_least: u64) {
     let count: u64 = ask(sandbox, "count").await.parse().unwrap();
     assert!(count >= at_least, "{count} < {at_least}");
     assert_eq!(ask(sandbox, "unlinked").await, "still here");
-    ok(sandbox, "touch /root/watched/new").await;
+    ok(sandbox, "rm -f /root/watched/new; touch /root/watched/new").await;
     assert_eq!(ok(sandbox, "=event").await, "new");
     assert_eq!(ok(sandbox, "hostname; id -u").await, "e2b.local\n0");
     ok(
