@@ -1,5 +1,7 @@
 """The kernel's application."""
 
+import contextlib
+
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
@@ -15,7 +17,6 @@ def config():
     c = Config()
     c.IPKernelApp.outstream_class = "warren_kernel.streams.BoundedOutStream"
     c.InteractiveShell.colors = "nocolor"
-    c.InteractiveShell.color_info = False
     # The history of a kernel lives as long as the kernel.
     c.HistoryManager.hist_file = ":memory:"
     c.PlainTextFormatter.max_seq_length = 0
@@ -39,8 +40,26 @@ class KernelApp(IPKernelApp):
 
     def init_shell(self):
         super().init_shell()
+        forget_outputs(self.shell)
         formatters.install(self.shell.display_formatter)
         pillow.install()
+
+
+class Forgetful(dict):
+    """Gives a new list for every key and keeps none."""
+
+    def __missing__(self, key):
+        return []
+
+
+def forget_outputs(shell):
+    """Keeps no copy of what cells print and show.
+
+    IPython from version 9.1 on keeps all of it for `%notebook`, so that a kernel would grow
+    with everything that it ever printed.
+    """
+    shell._tee = lambda channel: contextlib.nullcontext()
+    shell.history_manager.outputs = Forgetful()
 
 
 def hold_back(thread):
