@@ -38,6 +38,10 @@ class KernelApp(IPKernelApp):
         thread.schedule(lambda: thread.socket.setsockopt(zmq.XPUB_NODROP, 1))
         hold_back(thread)
 
+    def log_connection_info(self):
+        """Says nothing: what a kernel writes outside the protocol explains its end, and
+        this advice for terminals would hide it."""
+
     def init_shell(self):
         super().init_shell()
         forget_outputs(self.shell)
