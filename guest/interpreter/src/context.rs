@@ -93,6 +93,8 @@ enum Broken {
     Lost,
     /// The cell is over and the kernel leaves, as the cell asked it to.
     Exits,
+    /// Nobody waits for the cell any more, and the kernel can't stop it.
+    Stuck,
     Restart(oneshot::Sender<Result<(), StartError>>),
     Remove(Option<oneshot::Sender<()>>),
 }
@@ -163,7 +165,7 @@ impl Actor {
             };
             match broken {
                 Ok(()) => {}
-                Err(Broken::Ended(_) | Broken::Lost | Broken::Exits) => {
+                Err(Broken::Ended(_) | Broken::Lost | Broken::Exits | Broken::Stuck) => {
                     self.end_kernel().await;
                     if self.started.elapsed() >= LIVED {
                         // A failure shows at the next cell, which tries again.
@@ -441,6 +443,9 @@ impl Actor {
                 run.next_interrupt = Some(Instant::now());
             }
             () = reached(interrupt_at), if interrupt_at.is_some() => {
+                if self.spec.replace_after_interrupts() == Some(run.interrupts) {
+                    return Err(Broken::Stuck);
+                }
                 run.interrupts += 1;
                 run.next_interrupt = Some(Instant::now() + INTERRUPT_AGAIN);
                 kernel.interrupt().await;
@@ -474,7 +479,7 @@ impl Actor {
                 return CellError::new("ContextRestarting", "Context was restarted");
             }
             Broken::Remove(_) => return aborted(),
-            Broken::Lost | Broken::Exits => {
+            Broken::Lost | Broken::Exits | Broken::Stuck => {
                 let value = "The connections was lost, rerun the code to get the results";
                 return CellError::new("WebSocketError", value);
             }

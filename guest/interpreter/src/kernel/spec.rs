@@ -65,6 +65,7 @@ struct Metadata {
 struct WarrenMetadata {
     transport: Option<Transport>,
     fence: Option<String>,
+    replace_after_interrupts: Option<u32>,
 }
 
 impl KernelSpec {
@@ -75,6 +76,13 @@ impl KernelSpec {
     pub fn fence(&self, marker: &str) -> Option<String> {
         let fence = self.metadata.warren.fence.as_ref()?;
         Some(fence.replace("{marker}", &format!("\"{marker}\"")))
+    }
+
+    /// After how many interrupts without effect the kernel is replaced, for kernels that can't
+    /// stop every cell. `None` for those that can: what they run then wants to go on.
+    #[must_use]
+    pub fn replace_after_interrupts(&self) -> Option<u32> {
+        self.metadata.warren.replace_after_interrupts
     }
 
     /// How the kernel is reached: as its metadata says (`warren.transport`), else by Unix

@@ -78,6 +78,19 @@ async fn a_client_that_leaves_interrupts_its_cell_and_those_that_wait_with_it_ne
 }
 
 #[tokio::test]
+async fn a_kernel_that_cannot_stop_a_left_cell_is_replaced() {
+    let server = server::start().await;
+    let body = json!({"code": "stuck", "language": "js"});
+    let mut left = server.client.start(&body).await;
+    left.until("number_of_executions").await;
+    drop(left);
+    let body = json!({"code": "print next", "language": "js"});
+    let lines = server.client.start(&body).await.rest().await;
+    assert_eq!(lines[0]["execution_count"], 1);
+    assert_eq!(stdout(&lines), "next\n");
+}
+
+#[tokio::test]
 async fn failures_that_only_the_answer_tells_are_told() {
     let server = server::start().await;
     let lines = server.client.run("fail why").await;

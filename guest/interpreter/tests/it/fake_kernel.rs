@@ -17,10 +17,12 @@ pub(crate) fn install(jupyter: &Path, name: &str, language: &str) {
     let dir = jupyter.join("kernels").join(name);
     std::fs::create_dir_all(&dir).unwrap();
     let program = std::env::current_exe().unwrap();
+    // JavaScript's is one that can't stop every cell.
+    let limit = (language == "javascript").then_some(1);
     let spec = json!({
         "argv": [program, "--exact", "fake_kernel::serve", "--nocapture", "{connection_file}"],
         "language": language,
-        "metadata": {"warren": {"transport": "ipc"}},
+        "metadata": {"warren": {"transport": "ipc", "replace_after_interrupts": limit}},
     });
     std::fs::write(dir.join("kernel.json"), spec.to_string()).unwrap();
 }
