@@ -184,7 +184,7 @@ impl Fake {
             "exit" => {
                 // Give the socket's writer its turn, so that the output is out.
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                writeln!(std::io::stderr(), "last words").unwrap();
+                std::io::stderr().write_all(b"last words\n").unwrap();
                 std::process::exit(rest.parse().unwrap());
             }
             "kill" => {

@@ -1,4 +1,8 @@
 //! The server against kernels: a scripted one, and Python's where it is installed.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, like tests"
+)]
 
 mod cells;
 mod client;

@@ -1,5 +1,6 @@
 //! The Python kernel of this directory, where a `python3` on the search path can run it.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,7 +17,8 @@ async fn start() -> Option<Server> {
         .args(["-c", "import ipykernel"])
         .output();
     if !check.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: python3 has no ipykernel");
+        let note = b"skipped: python3 has no ipykernel\n";
+        std::io::stderr().write_all(note).unwrap();
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
