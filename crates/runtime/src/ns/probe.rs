@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use warren_sys::mount::{self, Attr, Param};
 
 use super::cgroup::Cgroups;
+use super::criu::Criu;
 use super::rootfs::takes_detached_layers;
 
 /// The result of one check.
@@ -199,6 +200,11 @@ pub fn probe() -> Vec<Check> {
             "mkfs.ext4",
             "apt-get install e2fsprogs",
             program("mkfs.ext4"),
+        ),
+        check(
+            "memory captures",
+            "install CRIU 4.2 or later",
+            Ok(Criu::describe()),
         ),
         check("mkfs.xfs", "apt-get install xfsprogs", program("mkfs.xfs")),
     ]

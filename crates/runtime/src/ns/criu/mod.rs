@@ -34,7 +34,9 @@ const OLDEST: (u32, u32) = (4, 2);
 /// Tools that all servers of the host may use.
 pub const SHARED_TOOLS: &str = "/var/cache/warren/tools";
 /// What tells why it can't be had, with the remedy.
-const MISSING: &str = "CRIU 4.2 or later is not installed: run warren doctor --fix";
+const MISSING: &str = "CRIU 4.2 or later is not installed; where the distribution's is older: \
+                       mmdebstrap --variant=extract --include=criu,libc6 sid \
+                       /var/cache/warren/tools/criu";
 /// Directory of captured memory in a capture.
 pub(crate) const MEMORY: &str = "memory";
 /// Copy of the agent that ran, in a capture.
@@ -73,6 +75,18 @@ impl Criu {
             .chain(private)
             .find_map(|(program, prefix)| Self::probe(program, prefix))
             .ok_or_else(|| MISSING.to_owned())
+    }
+
+    /// What a check of the machine tells: memory is optional.
+    pub(crate) fn describe() -> String {
+        match Self::find(Path::new(SHARED_TOOLS)) {
+            Ok(found) => format!(
+                "CRIU {} at {}",
+                found.version,
+                found.support().path.display()
+            ),
+            Err(missing) => format!("files only: {missing}"),
+        }
     }
 
     fn probe(program: PathBuf, prefix: Vec<String>) -> Option<Self> {
