@@ -14,6 +14,8 @@ fn content(body: &[u8], piece: usize) -> Option<Vec<u8>> {
         loop {
             match parser.next_item() {
                 Ok(Some(Item::Data(data))) => found.extend_from_slice(&data),
+                // It is told again and again: the body is over.
+                Ok(Some(Item::End)) => return Some(found),
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => return None,
