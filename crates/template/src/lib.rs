@@ -5,8 +5,10 @@
 //! is killed at any instant leaves no half layer. [`build`] makes layers of a description by
 //! running its steps in sandboxes of a node. It knows nothing of SQL or HTTP routes.
 
+mod agent;
 pub mod base;
 pub mod build;
+pub mod interpreter;
 mod layers;
 mod merge;
 mod oci;

@@ -7,12 +7,12 @@ use warren_cluster::{BuildImage, BuildSandbox};
 use warren_service::Chain;
 use warren_types::{LogLevel, StartCommand};
 
-use super::agent::{self, AgentError, Program};
 use super::cache::State;
 use super::engine::{Build, Wanted};
 use super::phase::{Lines, Phase};
 use super::plan;
 use super::port::{BuildFailure, Built, Source};
+use crate::agent::{self, AgentError, Program};
 
 const CONFIGURE_SCRIPT: &str = include_str!("scripts/configure.sh");
 const CONFIGURE_LIMIT: Duration = Duration::from_secs(300);

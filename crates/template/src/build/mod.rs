@@ -12,7 +12,6 @@
 //! it is written, and belongs to nobody until then, so a kill at any instant costs at most
 //! the step that ran.
 
-mod agent;
 mod archive;
 mod cache;
 mod engine;

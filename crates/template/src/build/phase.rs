@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use warren_types::LogLevel;
 
-use super::agent::Channel;
 use super::port::{BuildFailure, BuildLine, BuildLog};
+use crate::agent::Channel;
 
 /// Longest line of output that is passed on; the rest of it is cut.
 const MAX_LINE: usize = 16 * 1024;

@@ -10,13 +10,13 @@ use warren_cluster::BuildSandbox;
 use warren_service::Chain;
 use warren_types::LogLevel;
 
-use super::agent::{self, AgentError, Channel, Outcome, Program};
 use super::archive::{self, ArchiveError};
 use super::cache::State;
 use super::engine::Build;
 use super::phase::Phase;
 use super::plan::{self, Context, Copy, Instruction};
 use super::port::BuildFailure;
+use crate::agent::{self, AgentError, Channel, Outcome, Program};
 
 const USER_SCRIPT: &str = include_str!("scripts/user.sh");
 const WORKDIR_SCRIPT: &str = include_str!("scripts/workdir.sh");

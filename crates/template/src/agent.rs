@@ -37,7 +37,7 @@ const BASH: &str = "/bin/bash";
 
 /// Failure to have the agent do something.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AgentError {
+pub(crate) enum AgentError {
     #[error("connect to the agent")]
     Connect(#[source] io::Error),
     #[error("exchange a request with the agent")]
@@ -50,18 +50,18 @@ pub(super) enum AgentError {
 
 /// A program and how to run it.
 #[derive(Debug)]
-pub(super) struct Program<'a> {
-    pub(super) shell: &'static str,
-    pub(super) args: Vec<String>,
-    pub(super) user: &'a str,
-    pub(super) workdir: Option<&'a str>,
-    pub(super) env: BTreeMap<String, String>,
-    pub(super) limit: Duration,
+pub(crate) struct Program<'a> {
+    pub(crate) shell: &'static str,
+    pub(crate) args: Vec<String>,
+    pub(crate) user: &'a str,
+    pub(crate) workdir: Option<&'a str>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) limit: Duration,
 }
 
 impl<'a> Program<'a> {
     /// A line for a login shell.
-    pub(super) fn shell(line: &str, user: &'a str, limit: Duration) -> Self {
+    pub(crate) fn shell(line: &str, user: &'a str, limit: Duration) -> Self {
         Self {
             shell: BASH,
             args: ["-l", "-c", line].map(str::to_owned).to_vec(),
@@ -73,7 +73,7 @@ impl<'a> Program<'a> {
     }
 
     /// A script of ours with its arguments, run as root from `/`.
-    pub(super) fn script(text: &str, args: &[&str], limit: Duration) -> Self {
+    pub(crate) fn script(text: &str, args: &[&str], limit: Duration) -> Self {
         let fixed = ["--noprofile", "--norc", "-c", text, "warren"];
         Self {
             shell: BASH,
@@ -92,20 +92,20 @@ impl<'a> Program<'a> {
 
 /// Which output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Channel {
+pub(crate) enum Channel {
     Stdout,
     Stderr,
 }
 
 /// How a command ended, in the words that users know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) code: i32,
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
     text: String,
 }
 
 impl Outcome {
-    pub(super) fn succeeded(&self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         self.code == 0
     }
 }
@@ -119,7 +119,7 @@ impl std::fmt::Display for Outcome {
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Runs a command to its end and tells what it writes as it comes.
-pub(super) async fn run(
+pub(crate) async fn run(
     sandbox: &dyn BuildSandbox,
     program: Program<'_>,
     mut output: impl FnMut(Channel, &[u8]),
@@ -197,7 +197,7 @@ async fn follow(
 }
 
 /// Writes a file of root's in the sandbox from `content`, which is `length` bytes long.
-pub(super) async fn upload(
+pub(crate) async fn upload(
     sandbox: &dyn BuildSandbox,
     path: &str,
     content: tokio::fs::File,

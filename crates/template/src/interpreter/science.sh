@@ -1,0 +1,6 @@
+# The packages for language, sound, pictures and statistics. $1 lists them.
+set -eu
+printf '%s' "$1" >/tmp/packages.txt
+python3 -m pip install --no-cache-dir --no-deps --only-binary :all: --root-user-action ignore \
+    --quiet --progress-bar off --requirement /tmp/packages.txt
+chmod -R a+rwX /usr/local
