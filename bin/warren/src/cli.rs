@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use warren_template::interpreter::Variant;
 use warren_template::{BadMirror, Mirror};
 
 pub(crate) mod connection;
@@ -160,6 +161,31 @@ pub(crate) struct Up {
     )]
     pub(crate) base_disk_mib: u32,
 
+    /// Templates to have beside `base`: `code-interpreter-v1`, `code-interpreter-lean`, or
+    /// `none`. Those that are not there yet are made in the background from packages.
+    #[arg(
+        long,
+        env = "WARREN_TEMPLATES",
+        default_value = "code-interpreter-v1",
+        value_name = "NAME",
+        value_delimiter = ',',
+        value_parser = templates()
+    )]
+    pub(crate) templates: Vec<String>,
+
+    /// Be ready only when all templates are.
+    #[arg(long, env = "WARREN_WAIT_TEMPLATES")]
+    pub(crate) wait_templates: bool,
+
+    /// Memory of a sandbox of the code interpreter in MiB.
+    #[arg(
+        long,
+        env = "WARREN_INTERPRETER_MEMORY_MIB",
+        default_value_t = 1024,
+        value_name = "MIB"
+    )]
+    pub(crate) interpreter_memory_mib: u32,
+
     /// Let sandboxes reach this private range, which is blocked by default. Repeatable.
     #[arg(
         long,
@@ -237,4 +263,10 @@ pub(crate) struct Doctor {
     /// Print the checks as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Names that `--templates` takes.
+fn templates() -> Vec<&'static str> {
+    let names = Variant::ALL.map(Variant::name);
+    names.into_iter().chain(["none"]).collect()
 }

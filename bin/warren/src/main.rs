@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod edge;
 mod guest;
+mod interpreter;
 mod print;
 mod sandbox;
 mod template;

@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use warren_api::ApiConfig;
-use warren_cluster::NodeHandle;
+use warren_cluster::{BuildHost, NodeHandle};
 use warren_control::{BuildSpec, Control, ControlConfig, Limits};
 use warren_node::services::{Dns, Events};
 use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
@@ -33,6 +33,7 @@ use crate::cli::Up;
 use crate::data::{DataDir, write_secret};
 use crate::edge::LocalRoutes;
 use crate::guest;
+use crate::interpreter;
 
 /// Requests in flight get this long when the server stops; a second signal cuts them.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -72,7 +73,7 @@ fn init_logging(json: bool) {
 }
 
 /// Says something to the person at the terminal. Nobody to hear it is no failure.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").ok();
 }
 
@@ -82,7 +83,6 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let listen = listener.local_addr()?;
     let data = DataDir::open(&args.data_dir)?;
     let programs = guest::unpack(data.path())?;
-    tracing::debug!(interpreter = %programs.interpreter.display(), "guest programs unpacked");
     let layers_dir = args
         .layers_dir
         .clone()
@@ -108,7 +108,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let services = Tasks::new();
     let node = Arc::new(
         Node::start(
-            node_config(&args, &data, layers_dirs, programs.agent),
+            node_config(&args, &data, layers_dirs, programs),
             Arc::clone(&runtime),
         )
         .await?,
@@ -120,8 +120,10 @@ async fn start(args: Up) -> anyhow::Result<()> {
         .domain
         .clone()
         .unwrap_or_else(|| default_domain(listen));
-    let host = Arc::clone(&node) as _;
-    let builds = builds::open(&args, &data, host, (own_layers, layers), &services)?;
+    let host: Arc<dyn BuildHost> = Arc::clone(&node) as _;
+    let shared = layers.clone();
+    let stores = (own_layers, layers);
+    let builds = builds::open(&args, &data, Arc::clone(&host), stores, &services)?;
     let config = ControlConfig {
         domain: Some(domain),
         limits: Limits {
@@ -146,6 +148,15 @@ async fn start(args: Up) -> anyhow::Result<()> {
     tracing::info!(?reconciled, "compared the database with the node");
     control.register_build(base_spec(&args, base_layer)).await?;
     let key = keep_key(&args, &data, &control, made.map(|key| key.clear)).await?;
+    interpreter::Preparation {
+        control: Arc::clone(&control),
+        host,
+        store: shared,
+        mirror: args.debian_mirror.clone(),
+        tasks: services.clone(),
+    }
+    .start(&args)
+    .await?;
 
     announce(listen, &key);
     let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
@@ -249,11 +260,17 @@ async fn prepare_base(
     Ok((layers, digest))
 }
 
-fn node_config(args: &Up, data: &DataDir, layers_dirs: Vec<PathBuf>, agent: PathBuf) -> NodeConfig {
+fn node_config(
+    args: &Up,
+    data: &DataDir,
+    layers_dirs: Vec<PathBuf>,
+    programs: guest::Programs,
+) -> NodeConfig {
     NodeConfig {
         data_dir: data.path().to_owned(),
         layers_dirs,
-        agent,
+        agent: programs.agent,
+        programs: Some(programs.layer),
         events_address: format!("http://{SERVICE_ADDRESS}"),
         sample_every: SAMPLE_EVERY,
         log_retention: RETENTION,

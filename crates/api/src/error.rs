@@ -113,6 +113,7 @@ impl From<TemplateError> for ApiError {
             E::Store(_) => return Self::internal(&error),
             E::NotFound(_) | E::Tag { .. } | E::NoSuchId(_) => StatusCode::NOT_FOUND,
             E::ForeignAlias | E::Foreign(_) => StatusCode::FORBIDDEN,
+            E::Unprepared { .. } => StatusCode::SERVICE_UNAVAILABLE,
             E::Reference(_)
             | E::Namespace { .. }
             | E::TeamMismatch

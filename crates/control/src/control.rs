@@ -108,6 +108,8 @@ pub struct Control {
     pub(crate) spawned: Mutex<HashMap<TemplateId, (u32, Timestamp)>>,
     /// Builds kept warm, by template.
     pub(crate) warm: Mutex<HashMap<TemplateId, BuildImage>>,
+    /// Names of the operator's templates that are not there yet, and why.
+    pub(crate) unprepared: Mutex<HashMap<String, String>>,
     pub(crate) building: Option<Arc<Builds>>,
     /// Held by whoever changes the state of a build.
     pub(crate) build_turn: tokio::sync::Mutex<()>,
@@ -145,6 +147,7 @@ impl Control {
             presumed: Mutex::default(),
             spawned: Mutex::default(),
             warm: Mutex::default(),
+            unprepared: Mutex::default(),
             building,
             build_turn: tokio::sync::Mutex::default(),
         })

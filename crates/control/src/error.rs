@@ -67,6 +67,14 @@ pub enum TemplateError {
     /// Made from a sandbox, where one made of layers is needed.
     #[error("template '{0}' is a snapshot of a sandbox, which builds can't start from")]
     Capture(String),
+    /// The server is making it, or could not.
+    #[error("template '{name}' {how}")]
+    Unprepared {
+        /// Its name.
+        name: String,
+        /// What is wrong, as the end of a sentence.
+        how: String,
+    },
     /// No ready build carries the tag.
     #[error("tag '{tag}' does not exist for template '{template}'")]
     Tag {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use warren_cluster::BuildImage;
@@ -99,6 +99,7 @@ impl Control {
     /// [`StoreError`] when the database fails.
     pub async fn register_build(&self, spec: BuildSpec) -> Result<BuildImage, StoreError> {
         let team = self.default_team().await?;
+        let name = spec.alias.clone();
         let build = self
             .store
             .build_register(&BuildRegistration {
@@ -122,10 +123,22 @@ impl Control {
             })
             .await?;
         self.builds.clear();
+        self.unprepared().remove(&name);
         let image = image(build);
         let warm = spec.warm.then(|| image.clone());
         self.keep_warm(&image.template_id, warm).await;
         Ok(image)
+    }
+
+    fn unprepared(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        let names = self.unprepared.lock();
+        names.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells requests for a template of the operator's that does not exist yet what is the
+    /// matter, as the end of a sentence. [`register_build`](Self::register_build) ends it.
+    pub fn set_unprepared(&self, alias: &str, how: &str) {
+        self.unprepared().insert(alias.to_owned(), how.to_owned());
     }
 
     /// Keeps booted sandboxes of this build of the template waiting, or of none.
@@ -175,7 +188,16 @@ impl Control {
         team: &Team,
         reference: &TemplateRef,
     ) -> Result<(TemplateRecord, BuildRecord), TemplateError> {
-        let not_found = || TemplateError::NotFound(reference.name());
+        let not_found = || {
+            let name = reference.name();
+            match self.unprepared().get(&name) {
+                Some(how) => TemplateError::Unprepared {
+                    how: how.clone(),
+                    name,
+                },
+                None => TemplateError::NotFound(name),
+            }
+        };
         let (template, matched) = self.find(team, reference).await?.ok_or_else(not_found)?;
         if template.team_id != team.id && !template.public {
             return Err(not_found());

@@ -13,6 +13,8 @@ pub struct NodeConfig {
     pub layers_dirs: Vec<PathBuf>,
     /// The agent's executable.
     pub agent: PathBuf,
+    /// A layer on top of every template's with the programs that the server brings along.
+    pub programs: Option<PathBuf>,
     /// Address under which sandboxes reach the events service, such as `http://192.0.2.1`.
     pub events_address: String,
     /// Time between two samples of a sandbox's figures.

@@ -119,6 +119,7 @@ impl<R: Runtime> Node<R> {
         let booter = Arc::new(Booter::new(
             Arc::clone(&runtime),
             config.agent,
+            config.programs,
             config.layers_dirs,
             config.events_address,
             background.clone(),

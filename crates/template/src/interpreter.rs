@@ -285,6 +285,7 @@ impl Maker<'_> {
             default_workdir: None,
             env: BTreeMap::new(),
             start: None,
+            capture: None,
         };
         let sandbox = self.host.open_build(&image).await;
         let sandbox = sandbox.map_err(InterpreterError::Sandbox)?;

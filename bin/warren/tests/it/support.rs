@@ -84,6 +84,7 @@ impl Stand {
                 data_dir: data.clone(),
                 layers_dirs: vec![layers.dir().to_owned(), shared.dir().to_owned()],
                 agent: env!("WARREN_ENVD_PATH").into(),
+                programs: None,
                 events_address: "http://192.0.2.1".to_owned(),
                 sample_every: Duration::from_secs(5),
                 log_retention: Duration::from_secs(3600),

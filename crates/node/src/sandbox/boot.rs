@@ -26,6 +26,7 @@ const PARALLEL_BOOTS: usize = 16;
 pub(crate) struct Booter<R: Runtime> {
     pub(crate) runtime: Arc<R>,
     pub(crate) agent: PathBuf,
+    pub(crate) programs: Option<PathBuf>,
     pub(crate) layers_dirs: Vec<PathBuf>,
     pub(crate) tasks: Tasks,
     events_address: String,
@@ -36,6 +37,7 @@ impl<R: Runtime> Booter<R> {
     pub(crate) fn new(
         runtime: Arc<R>,
         agent: PathBuf,
+        programs: Option<PathBuf>,
         layers_dirs: Vec<PathBuf>,
         events_address: String,
         tasks: Tasks,
@@ -43,6 +45,7 @@ impl<R: Runtime> Booter<R> {
         Self {
             runtime,
             agent,
+            programs,
             layers_dirs,
             tasks,
             events_address,
@@ -110,6 +113,7 @@ impl<R: Runtime> Booter<R> {
                 .layers
                 .iter()
                 .map(|digest| self.layer(digest))
+                .chain(self.programs.clone())
                 .collect(),
             resources: image.resources,
             policy,

@@ -48,6 +48,7 @@ impl Stand {
             data_dir: self.dir.path().join("data"),
             layers_dirs: vec![PathBuf::from("/layers")],
             agent: PathBuf::from("/agent"),
+            programs: None,
             events_address: "http://192.0.2.1".to_owned(),
             sample_every: Duration::from_millis(50),
             log_retention: Duration::from_secs(3600),

@@ -8,13 +8,13 @@ use warren_cluster::BuildImage;
 use warren_service::Chain;
 use warren_types::LogLevel;
 
-use super::agent::Program;
 use super::cache::State;
 use super::engine::{Build, Wanted};
 use super::phase::Phase;
 use super::plan::{self, Context};
 use super::port::{BuildFailure, RegistryCredentials, Source};
 use super::roots::{self, Root};
+use crate::agent::Program;
 use crate::base::{self, Progress};
 use crate::oci::{self, PullError};
 
