@@ -21,12 +21,29 @@ const TICK: Duration = Duration::from_secs(2);
 const BACKOFF: Duration = Duration::from_millis(500);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
 
+/// Sandboxes with a start command cost more while they wait: their floor is this part.
+const STARTED_PART: usize = 4;
+
+/// How many sandboxes of a build wait for a create at least.
+fn floor(config: &WarmConfig, image: &BuildImage) -> usize {
+    match image.start {
+        Some(_) => config.floor.div_ceil(STARTED_PART),
+        None => config.floor,
+    }
+}
+
 /// How many sandboxes a build should have ready.
-fn target(config: &WarmConfig, pinned: bool, recent: usize, available_pct: u8) -> usize {
+fn target(
+    config: &WarmConfig,
+    floor: usize,
+    pinned: bool,
+    recent: usize,
+    available_pct: u8,
+) -> usize {
     if available_pct < config.min_available_pct || config.floor == 0 {
         return 0;
     }
-    let floor = if pinned { config.floor } else { 0 };
+    let floor = if pinned { floor } else { 0 };
     recent.clamp(floor, config.ceiling.max(floor))
 }
 
@@ -168,7 +185,13 @@ async fn keep<R: Runtime>(shelf: &Shelf<R::Sandbox>, booter: &Booter<R>, config:
             }
             (
                 state.ready.len(),
-                target(&config, state.pinned, state.takes.len(), available),
+                target(
+                    &config,
+                    floor(&config, &shelf.image),
+                    state.pinned,
+                    state.takes.len(),
+                    available,
+                ),
             )
         };
         if ready < wanted {
@@ -224,13 +247,17 @@ mod tests {
             min_available_pct: 10,
             ..WarmConfig::default()
         };
-        assert_eq!(target(&config, true, 0, 50), 4);
-        assert_eq!(target(&config, true, 7, 50), 7);
-        assert_eq!(target(&config, true, 70, 50), 10);
-        assert_eq!(target(&config, false, 0, 50), 0);
-        assert_eq!(target(&config, false, 3, 50), 3);
-        assert_eq!(target(&config, true, 7, 9), 0, "memory is short");
+        assert_eq!(target(&config, config.floor, true, 0, 50), 4);
+        assert_eq!(target(&config, config.floor, true, 7, 50), 7);
+        assert_eq!(target(&config, config.floor, true, 70, 50), 10);
+        assert_eq!(target(&config, config.floor, false, 0, 50), 0);
+        assert_eq!(target(&config, config.floor, false, 3, 50), 3);
+        assert_eq!(
+            target(&config, config.floor, true, 7, 9),
+            0,
+            "memory is short"
+        );
         let off = WarmConfig { floor: 0, ..config };
-        assert_eq!(target(&off, true, 7, 50), 0);
+        assert_eq!(target(&off, off.floor, true, 7, 50), 0);
     }
 }

@@ -35,6 +35,7 @@ class Server:
     def start(self, *flags: str) -> "Server":
         """Starts it and returns when it answers."""
         command = [self.binary, "up", "--data-dir", self.data, "--api-key-file", self.key_file]
+        command += ["--templates", "none"]
         command += ["--listen", f"127.0.0.1:{self.port}", *flags]
         if layers := optional("WARREN_LAYERS_DIR"):
             command += ["--layers-dir", layers]

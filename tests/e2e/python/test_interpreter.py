@@ -1,0 +1,403 @@
+"""The code interpreter through the official synchronous client."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from e2b import NotFoundException, SandboxException, TimeoutException
+from e2b_code_interpreter import Sandbox
+
+from support import env
+
+pytestmark = pytest.mark.timeout(180)
+LANGUAGES = ["python", "javascript", "bash", "r", "java"]
+
+
+@pytest.fixture(scope="module")
+def box():
+    """A sandbox that the tests of this module share."""
+    box = Sandbox.create(timeout=900, envs={"GLOBAL": "it's \"g\" $HOME\nä 中"})
+    yield box
+    box.kill()
+
+
+def raw(box, method, path, **options):
+    """A request to the interpreter without its client."""
+    headers = {
+        "e2b-sandbox-id": box.sandbox_id,
+        "e2b-sandbox-port": "49999",
+        "x-access-token": box._envd_access_token or "",
+    }
+    with env.client(env.SANDBOX_URL, headers=headers) as client:
+        return client.request(method, path, timeout=60, **options)
+
+
+def printed(execution):
+    assert execution.error is None, execution.error
+    return "".join(execution.logs.stdout)
+
+
+# --- cells
+
+
+def test_a_result_is_main_and_state_survives(box):
+    execution = box.run_code("x = 1; x")
+    assert execution.text == "1"
+    assert len(execution.results) == 1 and execution.results[0].is_main_result
+    box.run_code("x += 1")
+    other = Sandbox.connect(box.sandbox_id)
+    assert other.run_code("x").text == "2"
+
+
+def test_output_keeps_its_newlines_and_stream(box):
+    seen = []
+    execution = box.run_code("print('a')", on_stdout=seen.append)
+    assert execution.logs.stdout == ["a\n"] and [m.line for m in seen] == ["a\n"]
+    assert not seen[0].error and seen[0].timestamp
+    seen = []
+    execution = box.run_code("import sys; print('e', file=sys.stderr)", on_stderr=seen.append)
+    assert "".join(execution.logs.stderr) == "e\n" and seen[0].error
+
+
+def test_errors_are_told_once_and_end_nothing(box):
+    seen = []
+    execution = box.run_code("xyz", on_error=seen.append)
+    assert execution.error.name == "NameError" and "xyz" in execution.error.value
+    assert len(seen) == 1
+    assert box.run_code("x = = 1").error.name == "SyntaxError"
+    execution = box.run_code("def f():\n  def g():\n    raise ValueError('v')\n  g()\nf()")
+    assert execution.error.name == "ValueError"
+    assert "in f" in execution.error.traceback and "in g" in execution.error.traceback
+    assert "\x1b[" not in execution.error.traceback
+    assert box.run_code("1").text == "1"
+
+
+def test_executions_are_counted_per_context(box):
+    context = box.create_code_context()
+    counts = [box.run_code(code, context=context).execution_count for code in ("1", "oops", "2")]
+    assert counts == [1, 2, 3]
+
+
+def test_output_arrives_as_it_is_printed(box):
+    times = []
+    code = "import time\nfor i in range(3):\n  print(i)\n  time.sleep(0.5)"
+    box.run_code(code, on_stdout=lambda m: times.append(time.monotonic()))
+    ended = time.monotonic()
+    # The first line came before the last sleep had passed.
+    assert len(times) == 3 and times[0] < times[2] < ended
+
+
+def test_a_flood_of_output_is_complete_and_in_order(box):
+    size, last = 0, -1
+    def take(message):
+        nonlocal size, last
+        size += len(message.line)
+    code = "for i in range(20_000):\n  print(f'{i:06d}' + 'x' * 994)\nprint('end')"
+    execution = box.run_code(code, on_stdout=take, timeout=120)
+    assert execution.error is None
+    text = "".join(execution.logs.stdout)
+    lines = text.split("\n")
+    assert size == len(text)
+    assert [int(line[:6]) for line in lines[:-2]] == list(range(20_000)) and lines[-2] == "end"
+
+
+def test_top_level_await_shell_lines_and_indented_cells(box):
+    assert box.run_code("import asyncio\nawait asyncio.sleep(0.01, 'slept')").text == "slept"
+    assert printed(box.run_code("!pwd")).strip() == "/home/user"
+    assert box.run_code("  y = 5\n  y").text == "5"
+
+
+# --- results
+
+
+def formats(result):
+    return sorted(result.formats())
+
+
+def test_figures_are_pictures_with_charts(box):
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3], [4, 5, None])\nplt.title('T')\nplt.show()"
+    execution = box.run_code(code + "\n'last'")
+    figure, last = execution.results
+    assert figure.png and figure.text and figure.chart and not figure.extra
+    assert not figure.is_main_result and last.is_main_result and last.text == "last"
+    assert figure.chart.type.value == "line" and figure.chart.title == "T"
+    assert figure.chart.elements[0].points[0] == [1.0, 4.0] or tuple(
+        figure.chart.elements[0].points[0]
+    ) == (1.0, 4.0)
+
+
+CHARTS = {
+    "scatter": "ax.scatter([1, 2], [3, 4])",
+    "bar": "ax.bar(['a', 'b'], [1, 2])",
+    "pie": "ax.pie([1, 3], labels=['a', 'b'])",
+    "box_and_whisker": "ax.boxplot([[1, 2, 3, 4, 100]])",
+}
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_charts_of_every_kind(box, kind):
+    code = f"import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\n{CHARTS[kind]}\nplt.show()"
+    execution = box.run_code(code)
+    chart = execution.results[0].chart
+    assert chart.type.value == kind and chart.elements
+
+
+def test_scales_several_axes_and_blank_figures(box):
+    start = "import matplotlib.pyplot as plt, datetime\n"
+    code = "plt.plot([datetime.date(2024, 1, d) for d in (1, 2)], [1, 10])\nplt.yscale('log')\nplt.show()"
+    chart = box.run_code(start + code).results[0].chart
+    assert chart.x_scale.value == "datetime" and chart.y_scale.value == "log"
+    code = "fig, (a, b) = plt.subplots(1, 2)\na.plot([1, 2])\nb.bar([1], [2])\nplt.show()"
+    chart = box.run_code(start + code).results[0].chart
+    assert chart.type.value == "superchart" and len(chart.elements) == 2
+    result = box.run_code(start + "plt.figure(); plt.show()").results[0]
+    assert not result.chart or not getattr(result.chart, "elements", None)
+
+
+def test_tables_come_with_their_data(box):
+    code = "import pandas as pd\npd.DataFrame({'a': [1, 2], 't': pd.to_datetime(['2024-01-01', '2024-01-02'])})"
+    result = box.run_code(code).results[0]
+    assert result.html and result.text and result.is_main_result
+    assert result.data["a"] == [1, 2] and result.data["t"][0].startswith("2024-01-01T00:00:00")
+
+
+def test_structures_and_long_lists(box):
+    result = box.run_code("{'a': [1, {'b': None}]}").results[0]
+    assert result.json == {"a": [1, {"b": None}]} and "'a'" in result.text
+    text = box.run_code("list(range(5000))").text
+    assert "..." not in text and "4999" in text
+
+
+def test_displays_of_every_format(box):
+    code = "from IPython.display import display\ndisplay({%r: 'x'}, raw=True)"
+    for mime, name in {
+        "text/latex": "latex",
+        "text/markdown": "markdown",
+        "image/svg+xml": "svg",
+        "application/javascript": "javascript",
+        "application/pdf": "pdf",
+        "image/jpeg": "jpeg",
+    }.items():
+        result = box.run_code(code % mime).results[0]
+        assert getattr(result, name) == "x" and formats(result) == [name], mime
+    result = box.run_code(code % "application/x-own").results[0]
+    assert result.extra == {"application/x-own": "x"}
+
+
+def test_plotting_libraries_give_html_and_pillow_shows_what_it_saves(box):
+    code = "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))"
+    assert box.run_code(code).results[0].html
+    code = "from PIL import Image\nImage.new('RGB', (2, 2)).save('/tmp/p.png')"
+    assert box.run_code(code).results[0].png
+    assert box.files.exists("/tmp/p.png")
+
+
+# --- contexts
+
+
+def test_the_list_of_contexts(box):
+    assert {"python", "javascript"} <= {c.language for c in box.list_code_contexts()}
+    made = box.create_code_context(language="python", cwd="/tmp")
+    last = box.list_code_contexts()[-1]
+    assert (last.id, last.language, last.cwd) == (made.id, "python", "/tmp")
+    assert printed(box.run_code("import os; print(os.getcwd())", context=made)) == "/tmp\n"
+    box.run_code("only_here = 1", context=made)
+    assert box.run_code("only_here").error.name == "NameError"
+    box.restart_code_context(made)
+    assert box.run_code("only_here", context=made).error.name == "NameError"
+    assert printed(box.run_code("import os; print(os.getcwd())", context=made)) == "/tmp\n"
+    box.remove_code_context(made)
+    assert made.id not in [c.id for c in box.list_code_contexts()]
+    with pytest.raises(NotFoundException):
+        box.run_code("1", context=made)
+
+
+def test_refusals(box):
+    context = box.list_code_contexts()[0]
+    with pytest.raises(Exception, match="context|language"):
+        box.run_code("1", language="python", context=context)
+    answer = raw(box, "POST", "/execute", json={"code": "1", "language": "python", "context_id": context.id})
+    assert answer.status_code == 400
+    assert answer.text == "Only one of context_id or language can be provided"
+    answer = raw(box, "POST", "/execute", json={"code": "1", "context_id": "nope"})
+    assert (answer.status_code, answer.text) == (404, "Context ID not found")
+    answer = raw(box, "POST", "/execute", json={"code": "1", "language": "cobol"})
+    assert answer.status_code == 500 and "cobol" in answer.text
+
+
+# --- languages
+
+HELLO = {
+    "python": "print('Hello, World!')",
+    "javascript": "console.log('Hello, World!')",
+    "typescript": "const s: string = 'Hello, World!'; console.log(s)",
+    "bash": "echo 'Hello, World!'",
+    "r": "cat('Hello, World!\\n')",
+    "java": 'System.out.println("Hello, World!");',
+}
+CWD = {
+    "python": "import os; print(os.getcwd())",
+    "javascript": "console.log(process.cwd())",
+    "bash": "pwd",
+    "r": "cat(getwd(), '\\n')",
+    "java": 'System.out.println(System.getProperty("user.dir"));',
+}
+SHOW = {
+    "python": "import os; print(os.environ.get('{0}', ''))",
+    "javascript": "console.log(process.env['{0}'] ?? '')",
+    "bash": 'printf "%s\\n" "${0}"',
+    "r": "cat(Sys.getenv('{0}'), '\\n', sep='')",
+    "java": 'System.out.println(java.util.Objects.toString(System.getProperty("{0}"), ""));',
+}
+
+
+@pytest.mark.parametrize("language", HELLO)
+def test_every_language_says_hello(box, language):
+    assert printed(box.run_code(HELLO[language], language=language)) == "Hello, World!\n"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_starts_at_home(box, language):
+    assert printed(box.run_code(CWD[language], language=language)).strip() == "/home/user"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_variables_are_seen_overridden_and_restored(box, language):
+    show = lambda name, **options: printed(
+        box.run_code(SHOW[language].replace("{0}", name), language=language, **options)
+    )
+    glob = "it's \"g\" $HOME\nä 中\n"
+    assert show("GLOBAL") == glob
+    odd = "q'\"`$X\\n\nnew ✓"
+    assert show("GLOBAL", envs={"GLOBAL": odd}) == odd + "\n"
+    assert show("GLOBAL") == glob
+    assert show("ONCE", envs={"ONCE": "1"}) == "1\n"
+    assert show("ONCE") == "\n"
+
+
+def test_javascript_and_r_values(box):
+    code = "import { basename } from 'node:path'\nconst v = await Promise.resolve(basename('/a/b'))\nv"
+    assert box.run_code(code, language="js").text == "b"
+    assert printed(box.run_code('print("Hello, World!")', language="r")) == '[1] "Hello, World!"\n'
+    assert box.run_code("1 + 1", language="java").text == "2"
+
+
+def test_variables_leave_line_numbers_alone(box):
+    plain = box.run_code("a = 1\nraise ValueError()").error.traceback
+    with_vars = box.run_code("a = 1\nraise ValueError()", envs={"A": "1", "B": "2"}).error.traceback
+    assert "line 2" in plain and "line 2" in with_vars
+
+
+# --- trouble
+
+
+@pytest.fixture
+def own():
+    """A sandbox to be ruined."""
+    box = Sandbox.create(timeout=300)
+    yield box
+    box.kill()
+
+
+def test_a_client_that_gives_up_frees_the_context(own):
+    with pytest.raises(TimeoutException):
+        own.run_code("import time; time.sleep(300)", timeout=1)
+    assert own.run_code("1 + 1", timeout=20).text == "2"
+
+
+def test_a_client_that_vanishes_frees_the_context(own):
+    headers = {"e2b-sandbox-id": own.sandbox_id, "e2b-sandbox-port": "49999"}
+    body = {"code": "import time\nprint('up', flush=True)\ntime.sleep(300)"}
+    with env.client(env.SANDBOX_URL, headers=headers) as client:
+        with client.stream("POST", "/execute", json=body, timeout=30) as stream:
+            for line in stream.iter_lines():
+                if "up" in line:
+                    break
+    assert own.run_code("1 + 1", timeout=20).text == "2"
+
+
+def test_a_cell_that_ignores_interrupts_can_be_restarted(own):
+    context = own.create_code_context()
+    code = "import signal, time\nsignal.signal(2, signal.SIG_IGN)\ntime.sleep(300)"
+    with pytest.raises(TimeoutException):
+        own.run_code(code, context=context, timeout=1)
+    own.restart_code_context(context)
+    assert own.run_code("1 + 1", context=context, timeout=20).text == "2"
+
+
+def test_a_sandbox_killed_mid_cell_is_told(own):
+    killer = threading.Timer(1.0, own.kill)
+    killer.start()
+    with pytest.raises(TimeoutException, match="killed"):
+        own.run_code("import time; time.sleep(60)")
+    killer.join()
+
+
+def test_a_kernel_that_dies_is_an_error_of_its_cell(own):
+    execution = own.run_code("import os; os.kill(os.getpid(), 9)", timeout=30)
+    assert execution.error is not None
+    assert own.run_code("2 + 2", timeout=30).text == "4"
+
+
+def test_memory_beyond_the_limit_is_an_error_of_its_cell(own):
+    code = "hoard = []\nwhile True: hoard.append(bytearray(b'x' * 50_000_000))"
+    execution = own.run_code(code, timeout=60)
+    assert execution.error is not None
+    assert "memory" in (execution.error.name + execution.error.value).lower()
+    assert own.run_code("2 + 2", timeout=30).text == "4"
+
+
+def test_a_killed_service_comes_back(own):
+    own.run_code("1")
+    own.commands.run("pkill -9 -x interpreter", user="root")
+    end = time.monotonic() + 30
+    while True:
+        try:
+            if own.run_code("3 + 3", timeout=20, request_timeout=5).text == "6":
+                return
+        except (SandboxException, httpx.HTTPError):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+
+def test_cells_that_fork_block_signals_or_fill_the_disk(own):
+    code = "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\n'parent'"
+    assert own.run_code(code, timeout=30).text == "parent"
+    code = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, {2, 15})\n'blocked'"
+    assert own.run_code(code, timeout=30).text == "blocked"
+    code = "try:\n  with open('big', 'wb') as f:\n    f.truncate(1 << 50)\n    os.posix_fallocate(f.fileno(), 0, 1 << 42)\nexcept OSError as e:\n  print(e.errno)\n"
+    assert printed(own.run_code("import os\n" + code, timeout=60)).strip() in {"27", "28"}
+    assert own.run_code("2 + 2", timeout=30).text == "4"
+
+
+def test_many_cells_at_once(own):
+    contexts = [own.create_code_context() for _ in range(5)]
+
+    def cell(number):
+        context = contexts[number % len(contexts)]
+        return own.run_code(f"v = {number}; v", context=context, timeout=60).text
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(cell, range(30))) == [str(n) for n in range(30)]
+
+
+def test_cells_of_one_context_run_one_after_another(own):
+    own.run_code("order = []")
+    code = "order.append('in'); import time; time.sleep(0.02); order.append('out')"
+    with ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda _: own.run_code(code, timeout=60).error, range(20)))
+    assert done == [None] * 20
+    assert own.run_code("order == ['in', 'out'] * 20").text == "True"
+
+
+def test_a_private_sandbox_refuses_strangers():
+    box = Sandbox.create(timeout=120, secure=True, network={"allow_public_traffic": False})
+    try:
+        assert box.run_code("1 + 1").text == "2"
+        headers = {"e2b-sandbox-id": box.sandbox_id, "e2b-sandbox-port": "49999"}
+        with env.client(env.SANDBOX_URL, headers=headers) as client:
+            assert client.get("/health").status_code in {401, 403}
+    finally:
+        box.kill()
