@@ -38,6 +38,7 @@ impl Server {
             .arg("--api-key-file")
             .arg(&key_file)
             .arg("--end-sandboxes")
+            .args(["--templates", "none"])
             .args(extra)
             .env("WARREN_LOG", "warn")
             .stdout(Stdio::null())

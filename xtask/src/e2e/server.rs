@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::run::{say, target_dir};
 
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// The first start of all makes templates from packages.
+const START_LIMIT: Duration = Duration::from_secs(1800);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at a process that can't tell.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -46,6 +47,7 @@ impl Server {
         ));
         let child = Command::new(&program)
             .args(["up", "--end-sandboxes", "--listen", &address.to_string()])
+            .args(["--templates", "code-interpreter-v1", "--wait-templates"])
             .arg("--data-dir")
             .arg(scratch.join("data"))
             .arg("--api-key-file")
