@@ -57,6 +57,8 @@ fn unpack_layer(dir: &Path) -> anyhow::Result<PathBuf> {
     let root = Path::new(PROGRAMS.trim_start_matches('/'));
     let mut files = vec![(root.join("bin/interpreter"), INTERPRETER, 0o555)];
     for (path, content) in KERNELS {
+        // The name that the kernel's own package uses: the first of a name is taken.
+        let path = path.replacen("python/", "python3/", 1);
         let path = root.join("jupyter/kernels").join(path);
         files.push((path, *content, 0o444));
     }
