@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use warren_control::{
     AuthError, BuildRequestError, BuildStartError, BuildStatusError, CreateError,
-    DeleteTemplateError, FilesError, IdempotencyError, ListError, ManageError, ObserveError,
-    PauseError, RequestBuildError, SandboxError, TemplateError, UploadError,
+    DeleteTemplateError, FilesError, ForkError, IdempotencyError, ListError, ManageError,
+    ObserveError, PauseError, RequestBuildError, SandboxError, SnapshotError, TemplateError,
+    UploadError,
 };
 use warren_service::Chain;
 use warren_wire::ErrorBody;
@@ -77,20 +78,28 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let body = ErrorBody {
+impl ApiError {
+    /// The body alone, where it is a part of an answer.
+    pub(crate) fn into_body(self) -> ErrorBody {
+        ErrorBody {
             code: self.status.as_u16(),
             message: self.message.into_owned(),
             error_code: self.code.map(str::to_owned),
-        };
-        let mut response = crate::extract::json(self.status, &body);
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, should_retry, retry_after_s) =
+            (self.status, self.should_retry, self.retry_after_s);
+        let mut response = crate::extract::json(status, &self.into_body());
         let headers = response.headers_mut();
-        if let Some(yes) = self.should_retry {
+        if let Some(yes) = should_retry {
             let value = HeaderValue::from_static(if yes { "true" } else { "false" });
             headers.insert(SHOULD_RETRY.clone(), value);
         }
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
@@ -214,6 +223,42 @@ impl From<PauseError> for ApiError {
             }
             E::AlreadyPaused(_) => StatusCode::CONFLICT,
             E::AgentSilent(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<SnapshotError> for ApiError {
+    fn from(error: SnapshotError) -> Self {
+        use SnapshotError as E;
+        let status = match error {
+            E::Sandbox(error) => return error.into(),
+            E::Template(error) => return error.into(),
+            E::Store(_) => return Self::internal(&error),
+            E::DiskFull { .. } | E::Failed { .. } => {
+                tracing::error!(error = %Chain(&error), "a snapshot failed");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            E::Transition { .. } | E::NameTaken(_) => StatusCode::CONFLICT,
+            E::Name(_) | E::TagIsBuild(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::told(status, &error)
+    }
+}
+
+impl From<ForkError> for ApiError {
+    fn from(error: ForkError) -> Self {
+        use ForkError as E;
+        let status = match error {
+            E::Sandbox(error) => return error.into(),
+            E::Create(error) => return error.into(),
+            E::Store(_) => return Self::internal(&error),
+            E::Failed { .. } => {
+                tracing::error!(error = %Chain(&error), "a fork failed");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            E::Paused(_) | E::Transition { .. } => StatusCode::CONFLICT,
+            E::TooFew | E::TooMany(_) | E::Limit(_) | E::Timeout(_) => StatusCode::BAD_REQUEST,
         };
         Self::told(status, &error)
     }

@@ -15,6 +15,7 @@ mod operations;
 mod rate;
 mod router;
 mod sandboxes;
+mod snapshots;
 mod tags;
 mod teams;
 mod templates;

@@ -15,8 +15,8 @@ use warren_service::Secret;
 use crate::operations::{Access, Operation, Operations};
 use crate::rate::{RateLimit, Rates};
 use crate::{
-    auth, builds, cors, health, list, observe, sandboxes, tags, teams, templates, unimplemented,
-    uploads,
+    auth, builds, cors, health, list, observe, sandboxes, snapshots, tags, teams, templates,
+    unimplemented, uploads,
 };
 
 /// Settings of the API.
@@ -110,6 +110,14 @@ fn table() -> Table {
             Key,
             sandboxes::connect_v2,
         )
+        .built(GET, "/snapshots", Key, snapshots::list)
+        .built(
+            POST,
+            "/sandboxes/{sandboxID}/snapshots",
+            Key,
+            snapshots::create,
+        )
+        .built(POST, "/sandboxes/{sandboxID}/fork", Key, snapshots::fork)
         .built(POST, "/sandboxes/{sandboxID}/pause", Key, sandboxes::pause)
         .built(
             POST,

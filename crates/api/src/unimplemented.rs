@@ -11,13 +11,6 @@ use crate::operations::Access;
 
 /// Every operation that is not built, with the credentials it takes.
 pub(crate) const OPERATIONS: &[(Method, &str, Access)] = &[
-    (
-        Method::POST,
-        "/sandboxes/{sandboxID}/snapshots",
-        Access::Key,
-    ),
-    (Method::POST, "/sandboxes/{sandboxID}/fork", Access::Key),
-    (Method::GET, "/snapshots", Access::Key),
     (Method::GET, "/nodes", Access::Admin),
     (Method::GET, "/nodes/{nodeID}", Access::Admin),
     (Method::POST, "/nodes/{nodeID}", Access::Admin),

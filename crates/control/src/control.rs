@@ -15,6 +15,7 @@ use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
 use crate::pause::Gates;
 use crate::quota::Quota;
+use crate::snapshots::OpenCaptures;
 use crate::templates::ResolveCache;
 use crate::wake::Wakes;
 
@@ -99,6 +100,7 @@ pub struct Control {
     pub(crate) builds: ResolveCache,
     pub(crate) quota: Arc<Quota>,
     pub(crate) gates: Gates,
+    pub(crate) captures: Arc<OpenCaptures>,
     pub(crate) wakes: Wakes,
     /// Ends that were told before their sandbox had a row.
     pub(crate) early_ends: Mutex<HashMap<SandboxId, (EndReason, Timestamp)>>,
@@ -142,6 +144,7 @@ impl Control {
             builds: ResolveCache::default(),
             quota: Arc::default(),
             gates: Gates::default(),
+            captures: Arc::default(),
             wakes: Wakes::default(),
             early_ends: Mutex::default(),
             presumed: Mutex::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use warren_cluster::{CreateSandbox, SandboxView};
 use warren_service::Chain;
-use warren_store::SandboxRecord;
+use warren_store::{SandboxRecord, StoreError};
 use warren_types::{EndReason, OnTimeout, SandboxId, SandboxState};
 
 use crate::templates::Resolved;
@@ -95,14 +95,21 @@ impl Control {
         let id = view.id.clone();
         place.keep(id.clone(), view.revision);
         let record = record(team, &request, &resolved, view, private_traffic);
-        if let Err(error) = self.store.sandbox_insert(&record).await {
-            self.abandon(&id).await;
-            return Err(error.into());
-        }
-        self.apply_early_end(&id).await?;
-        self.settle(&id, record.revision).await?;
-        self.count_spawn(&record);
+        self.enrol(&record).await?;
         Ok(self.sandbox(record))
+    }
+
+    /// Writes down a sandbox that the node made; takes it down if that fails.
+    pub(crate) async fn enrol(&self, record: &SandboxRecord) -> Result<(), StoreError> {
+        let id = &record.id;
+        if let Err(error) = self.store.sandbox_insert(record).await {
+            self.abandon(id).await;
+            return Err(error);
+        }
+        self.apply_early_end(id).await?;
+        self.settle(id, record.revision).await?;
+        self.count_spawn(record);
+        Ok(())
     }
 
     /// Everything that can be refused without looking anything up.

@@ -292,6 +292,113 @@ impl PauseError {
     }
 }
 
+/// Why no snapshot was made. Nothing is left behind, and the sandbox goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The name is none.
+    #[error("Invalid snapshot name: {0}")]
+    Name(#[from] ReferenceError),
+    /// A build can't stand in the place of the tag.
+    #[error("Invalid snapshot name: invalid tag: {0}")]
+    TagIsBuild(String),
+    /// A template that was built has the name.
+    #[error("The name '{0}' belongs to a template that is not a snapshot")]
+    NameTaken(String),
+    /// The name can't be the caller's.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// It is between two states.
+    #[error("Sandbox '{id}' cannot be snapshotted while in '{}' state", state.as_str())]
+    Transition {
+        /// Which.
+        id: SandboxId,
+        /// Where it is in its life.
+        state: SandboxState,
+    },
+    /// No room for it.
+    #[error("Sandbox '{id}' was not snapshotted because the node's disk is full")]
+    DiskFull {
+        /// Which.
+        id: SandboxId,
+        /// The cause.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The node failed.
+    #[error("Sandbox '{id}' was not snapshotted")]
+    Failed {
+        /// Which.
+        id: SandboxId,
+        /// The cause.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Refused for another reason.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The database failed.
+    #[error("record snapshot")]
+    Store(#[from] StoreError),
+}
+
+impl SnapshotError {
+    /// Tells a full disk apart.
+    pub(crate) fn failed(id: &SandboxId, cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let id = id.clone();
+        if is_disk_full(cause.as_ref()) {
+            Self::DiskFull { id, cause }
+        } else {
+            Self::Failed { id, cause }
+        }
+    }
+}
+
+/// Why a sandbox was not copied at all; it goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// No copy is wanted.
+    #[error("Count must be at least 1")]
+    TooFew,
+    /// More than one request may make.
+    #[error("Count cannot be greater than {0}")]
+    TooMany(i64),
+    /// More than the team may run beside the source.
+    #[error("Count must be lower than the maximum number of concurrent sandboxes ({0})")]
+    Limit(u32),
+    /// A bad time.
+    #[error(transparent)]
+    Timeout(#[from] TimeoutError),
+    /// It is paused.
+    #[error("Sandbox '{0}' is paused and cannot be forked; resume it first")]
+    Paused(SandboxId),
+    /// It is between two states.
+    #[error("Sandbox '{id}' cannot be forked while in '{}' state", state.as_str())]
+    Transition {
+        /// Which.
+        id: SandboxId,
+        /// Where it is in its life.
+        state: SandboxState,
+    },
+    /// The node failed.
+    #[error("Sandbox '{id}' was not forked")]
+    Failed {
+        /// Which.
+        id: SandboxId,
+        /// The cause.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The copies could not be asked for.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// Refused for another reason.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The database failed.
+    #[error("record copies")]
+    Store(#[from] StoreError),
+}
+
 /// Whether a full disk is behind a failure.
 fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);

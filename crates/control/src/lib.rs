@@ -26,6 +26,7 @@ mod pause;
 mod quota;
 mod reconcile;
 mod sandbox;
+mod snapshots;
 mod teams;
 mod templates;
 mod wake;
@@ -40,8 +41,8 @@ pub use build::{
 pub use control::{Control, ControlConfig, Limits};
 pub use create::{NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};
 pub use error::{
-    AuthError, CreateError, IdempotencyError, ListError, ObserveError, PauseError, SandboxError,
-    TemplateError, TimeoutError, Unsupported,
+    AuthError, CreateError, ForkError, IdempotencyError, ListError, ObserveError, PauseError,
+    SandboxError, SnapshotError, TemplateError, TimeoutError, Unsupported,
 };
 pub use idempotency::Execution;
 pub use list::{ListQuery, Order, Page};
@@ -53,6 +54,7 @@ pub use paging::PageError;
 pub use pause::Resume;
 pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
+pub use snapshots::{Snapshot, SnapshotQuery};
 pub use teams::{CreatedKey, TeamWithKey};
 pub use templates::BuildSpec;
 pub use wake::{Wake, WakeAsk};

@@ -83,6 +83,7 @@ impl Control {
                 }
             }
         }
+        self.sweep_captures().await?;
         Ok(result)
     }
 

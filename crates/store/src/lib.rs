@@ -13,6 +13,7 @@ mod metrics;
 mod migrate;
 mod pool;
 mod sandboxes;
+mod snapshots;
 mod teams;
 mod templates;
 mod time;
@@ -23,6 +24,7 @@ pub use keys::ApiKeyRecord;
 pub use metrics::{SpanCount, StartSpans};
 pub use pool::Store;
 pub use sandboxes::{LiveSandbox, PauseRecord, SandboxChange, SandboxRecord};
+pub use snapshots::{NewSnapshot, RecordSnapshotError, SnapshotRecord};
 pub use teams::{Membership, TeamRecord};
 pub use templates::{
     AliasRecord, BuildContent, BuildOutcome, BuildReason, BuildRecord, BuildRegistration,

@@ -1,7 +1,7 @@
 //! Templates, their names, builds and tags.
 
 mod builds;
-mod register;
+pub(crate) mod register;
 mod rows;
 mod tags;
 
@@ -343,7 +343,8 @@ impl Store {
     pub async fn template_list(&self, team: TeamId) -> Result<Vec<TemplateSummary>, StoreError> {
         let action = "list templates";
         let rows: Vec<TemplateRow> = sqlx::query_as(
-            "SELECT * FROM templates WHERE team_id = $1 AND deleted_at IS NULL
+            "SELECT * FROM templates t WHERE team_id = $1 AND deleted_at IS NULL
+             AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.template_id = t.id)
              ORDER BY created_at, id",
         )
         .bind(team.to_string())

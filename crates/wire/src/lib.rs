@@ -25,8 +25,9 @@ pub use observe::{
     TeamMetric,
 };
 pub use sandbox::{
-    AutoResume, Connect, Iam, IamToken, Lifecycle, ListedSandbox, NewSandbox, OnTimeout, Pause,
-    PauseMode, Refresh, Resume, Sandbox, SandboxDetail, State, Timeout, VolumeMount,
+    AutoResume, Connect, Fork, ForkResult, Iam, IamToken, Lifecycle, ListedSandbox, NewSandbox,
+    NewSnapshot, OnTimeout, Pause, PauseMode, Refresh, Resume, Sandbox, SandboxDetail, Snapshot,
+    State, Timeout, VolumeMount,
 };
 pub use team::Team;
 pub use template::{AliasAnswer, Template, TemplateBuild, TemplateWithBuilds, UserRef};

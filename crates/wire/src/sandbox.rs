@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::NetworkSettings;
+use crate::{ErrorBody, NetworkSettings};
 
 /// Body of `POST /sandboxes` and `POST /v2/sandboxes`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -252,6 +252,48 @@ pub struct Resume {
     /// Whether the memory is taken up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<bool>,
+}
+
+/// Body of `POST /sandboxes/{id}/snapshots`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSnapshot {
+    /// Name, with optional tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether memory is captured; it is unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
+}
+
+/// A template made from a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// What sandboxes are made from it by, and what it is deleted by.
+    #[serde(rename = "snapshotID")]
+    pub snapshot_id: String,
+    /// Its names without tags.
+    pub names: Vec<String>,
+}
+
+/// Body of `POST /sandboxes/{id}/fork`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// How many copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<i32>,
+    /// Seconds until they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i32>,
+}
+
+/// What became of one copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForkResult {
+    /// It runs.
+    Sandbox(Box<Sandbox>),
+    /// It was not made.
+    Error(ErrorBody),
 }
 
 /// What is kept of a paused sandbox.

@@ -16,6 +16,7 @@ mod operations;
 mod pause;
 mod restart;
 mod server;
+mod snapshots;
 mod tags;
 mod templates;
 mod uploads;

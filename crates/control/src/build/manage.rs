@@ -73,6 +73,7 @@ impl Control {
         }
         self.builds.clear();
         self.keep_warm(&id, None).await;
+        self.sweep_captures().await?;
         Ok(())
     }
 

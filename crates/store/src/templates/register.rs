@@ -78,7 +78,7 @@ async fn template_of(
     Ok(id)
 }
 
-pub(super) async fn insert_template(
+pub(crate) async fn insert_template(
     tx: &mut Transaction<'_, Sqlite>,
     id: &TemplateId,
     team: TeamId,
@@ -99,7 +99,7 @@ pub(super) async fn insert_template(
     Ok(())
 }
 
-pub(super) async fn insert_alias(
+pub(crate) async fn insert_alias(
     tx: &mut Transaction<'_, Sqlite>,
     namespace: &str,
     alias: &str,
@@ -135,7 +135,7 @@ pub(super) async fn insert_build(
 }
 
 /// The same under an id that was chosen before.
-pub(super) async fn insert_build_as(
+pub(crate) async fn insert_build_as(
     tx: &mut Transaction<'_, Sqlite>,
     id: BuildId,
     template: &TemplateId,
@@ -179,7 +179,7 @@ pub(super) async fn insert_build_as(
 }
 
 /// Gives a build a tag, from now on.
-pub(super) async fn insert_tag(
+pub(crate) async fn insert_tag(
     tx: &mut Transaction<'_, Sqlite>,
     template: &TemplateId,
     tag: &str,
