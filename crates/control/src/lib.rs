@@ -28,6 +28,7 @@ mod reconcile;
 mod sandbox;
 mod teams;
 mod templates;
+mod volumes;
 mod wake;
 
 pub use auth::{Caller, Team};
@@ -55,10 +56,15 @@ pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
 pub use teams::{CreatedKey, TeamWithKey};
 pub use templates::BuildSpec;
+pub use volumes::{VolumeTokenError, VolumeView, VolumesError};
 pub use wake::{Wake, WakeAsk};
 pub use warren_cluster::NodeError;
 pub use warren_store::{
-    AliasRecord, ApiKeyRecord, BuildRecord, BuildStatus, DeleteTemplateError, RequestBuildError,
-    SandboxRecord, StoreError, StoredAnswer, TagRecord, TemplateRecord, TemplateSummary,
+    AliasRecord, ApiKeyRecord, BuildRecord, BuildStatus, DeleteTemplateError, MountRecord,
+    RequestBuildError, SandboxRecord, StoreError, StoredAnswer, TagRecord, TemplateRecord,
+    TemplateSummary, VolumeRecord,
 };
 pub use warren_template::build::{RegistryCredentials, Step};
+pub use warren_volume::{
+    Content, Draft, Entry, EntryKind, NewNode, Owner, VolumeError, VolumePath,
+};

@@ -296,11 +296,7 @@ impl Control {
     ///
     /// # Errors
     /// [`VolumeTokenError`].
-    pub async fn volume_content(
-        &self,
-        id: &str,
-        token: &str,
-    ) -> Result<Content, VolumeTokenError> {
+    pub async fn volume_content(&self, id: &str, token: &str) -> Result<Content, VolumeTokenError> {
         let refused = || VolumeTokenError::Refused;
         let volumes = self.config.volumes.clone().ok_or_else(refused)?;
         let id: VolumeId = id.parse().map_err(|_| refused())?;
@@ -386,7 +382,11 @@ impl Control {
                 }
             }
         }
-        if is_bad { Err(CreateError::Mounts(text)) } else { Ok(mounts) }
+        if is_bad {
+            Err(CreateError::Mounts(text))
+        } else {
+            Ok(mounts)
+        }
     }
 
     /// Removes content that is on no record: what a crash has left. Call once at start.
@@ -436,8 +436,14 @@ mod tests {
         for (path, told) in [
             ("", Some("path cannot be empty")),
             ("mnt", Some("path must be absolute")),
-            ("/a/../b", Some("path must not contain any '.' or '..' components")),
-            ("/./b", Some("path must not contain any '.' or '..' components")),
+            (
+                "/a/../b",
+                Some("path must not contain any '.' or '..' components"),
+            ),
+            (
+                "/./b",
+                Some("path must not contain any '.' or '..' components"),
+            ),
             ("//", Some("path '/' is reserved")),
             ("/proc/x", Some("path '/proc/x' is reserved")),
             ("/process", None),

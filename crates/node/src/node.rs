@@ -121,6 +121,7 @@ impl<R: Runtime> Node<R> {
             config.agent,
             config.layers_dirs,
             config.events_address,
+            config.volumes,
             background.clone(),
         ));
         let node = Self {

@@ -16,6 +16,7 @@ mod sandboxes;
 mod teams;
 mod templates;
 mod time;
+mod volumes;
 
 pub use error::{OpenError, StoreError};
 pub use idempotency::{IdempotencyClaim, StoredAnswer};
@@ -29,3 +30,4 @@ pub use templates::{
     BuildRequest, BuildRequested, BuildStatus, DeleteTemplateError, RequestBuildError, TagRecord,
     TemplateRecord, TemplateSummary,
 };
+pub use volumes::{MountRecord, VolumeRecord};

@@ -19,3 +19,4 @@ mod server;
 mod tags;
 mod templates;
 mod uploads;
+mod volumes;
