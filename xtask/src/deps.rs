@@ -16,6 +16,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("warren-service", &[]),
     ("warren-sys", &[]),
     ("warren-wire", &["warren-types"]),
+    ("warren-volume", &["warren-sys", "warren-types"]),
     ("warren-store", &["warren-types", "warren-service"]),
     ("warren-cluster", &["warren-types", "warren-service"]),
     (
@@ -37,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-runtime",
             "warren-service",
             "warren-types",
+            "warren-volume",
         ],
     ),
     (
@@ -47,6 +49,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-store",
             "warren-template",
             "warren-types",
+            "warren-volume",
         ],
     ),
     (
@@ -86,6 +89,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-store",
             "warren-template",
             "warren-types",
+            "warren-volume",
         ],
     ),
     ("warren-bench", &["warren-client", "warren-types"]),

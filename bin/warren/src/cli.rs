@@ -186,6 +186,16 @@ pub(crate) struct Up {
     )]
     pub(crate) interpreter_memory_mib: u32,
 
+    /// How much a new volume holds. Space on the host is taken as it is used.
+    #[arg(
+        long,
+        env = "WARREN_VOLUME_SIZE_MIB",
+        default_value_t = 10_240,
+        value_parser = clap::value_parser!(u32).range(32..),
+        value_name = "MIB"
+    )]
+    pub(crate) volume_size_mib: u32,
+
     /// Let sandboxes reach this private range, which is blocked by default. Repeatable.
     #[arg(
         long,

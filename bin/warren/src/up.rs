@@ -27,6 +27,7 @@ use warren_service::{CancellationToken, Secret, Tasks};
 use warren_store::Store;
 use warren_template::{LayerStore, base};
 use warren_types::Resources;
+use warren_volume::Volumes;
 
 use crate::builds;
 use crate::cli::Up;
@@ -105,10 +106,12 @@ async fn start(args: Up) -> anyhow::Result<()> {
             Overlay::Probe
         },
     })?);
+    let volumes = Volumes::open(data.path().join("volumes"), args.volume_size_mib);
+    let volumes = Arc::new(volumes.context("open the directory of volumes")?);
     let services = Tasks::new();
     let node = Arc::new(
         Node::start(
-            node_config(&args, &data, layers_dirs, programs),
+            node_config(&args, &data, layers_dirs, programs, Arc::clone(&volumes)),
             Arc::clone(&runtime),
         )
         .await?,
@@ -138,6 +141,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
         retention: RETENTION,
         template_env: !args.no_template_env,
         build: Some(builds),
+        volumes: Some(volumes),
         ..ControlConfig::new(data.token_key()?)
     };
     let handle: Arc<dyn NodeHandle> = Arc::clone(&node) as _;
@@ -145,7 +149,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let made = control.bootstrap().await?;
     control.run();
     let reconciled = control.reconcile().await?;
-    tracing::info!(?reconciled, "compared the database with the node");
+    let swept = control.sweep_volumes().await?;
+    tracing::info!(swept, ?reconciled, "compared the database with the node");
     control.register_build(base_spec(&args, base_layer)).await?;
     let key = keep_key(&args, &data, &control, made.map(|key| key.clear)).await?;
     interpreter::Preparation {
@@ -265,6 +270,7 @@ fn node_config(
     data: &DataDir,
     layers_dirs: Vec<PathBuf>,
     programs: guest::Programs,
+    volumes: Arc<Volumes>,
 ) -> NodeConfig {
     NodeConfig {
         data_dir: data.path().to_owned(),
@@ -274,6 +280,7 @@ fn node_config(
         events_address: format!("http://{SERVICE_ADDRESS}"),
         sample_every: SAMPLE_EVERY,
         log_retention: RETENTION,
+        volumes,
         warm: WarmConfig {
             floor: args.warm,
             ceiling: args.warm.max(WarmConfig::default().ceiling),
@@ -387,7 +394,7 @@ fn announce(listen: SocketAddr, key: &Secret) {
     let url = format!("http://{host}:{}", listen.port());
     let mut out = std::io::stdout().lock();
     let shown = format!(
-        "Warren is ready at {url}\n\n  export E2B_API_URL={url}\n  export E2B_SANDBOX_URL={url}\n  export E2B_API_KEY={}\n",
+        "Warren is ready at {url}\n\n  export E2B_API_URL={url}\n  export E2B_SANDBOX_URL={url}\n  export E2B_VOLUME_API_URL={url}\n  export E2B_API_KEY={}\n",
         key.expose()
     );
     // Nobody to read it is no failure.

@@ -11,9 +11,10 @@ use tracing::Instrument;
 use warren_control::{AuthError, Caller};
 
 use crate::error::ApiError;
+use crate::extract;
 use crate::operations::Access;
 use crate::router::App;
-use crate::{extract, unimplemented};
+use crate::volumecontent::Refusal;
 
 const API_KEY: &str = "x-api-key";
 const ADMIN_TOKEN: &str = "x-admin-token";
@@ -47,7 +48,7 @@ pub(crate) async fn guard(
         Ok(caller) => caller,
         Err(error) if operation.access == Access::Volume => {
             tracing::debug!(?error, "no volume token");
-            return unimplemented::volume_error(StatusCode::UNAUTHORIZED, "Unauthorized");
+            return Refusal::unauthorized().into_response();
         }
         Err(error) => return error.into_response(),
     };
@@ -108,7 +109,7 @@ fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
         .filter(|key| !key.is_empty()))
 }
 
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
     };

@@ -28,10 +28,31 @@ pub(crate) fn new_sandbox(
         secure,
         allow_internet: body.allow_internet_access,
         network: body.network.map(settings),
-        has_volume_mounts: body.volume_mounts.is_some_and(|mounts| !mounts.is_empty()),
+        volume_mounts: body
+            .volume_mounts
+            .unwrap_or_default()
+            .into_iter()
+            .map(mount)
+            .collect(),
         has_iam_tokens: !tokens.is_empty(),
         mcp: mcp.map_err(|error| ApiError::internal(&error))?,
     })
+}
+
+fn mount(mount: wire::VolumeMount) -> control::MountRecord {
+    control::MountRecord {
+        name: mount.name,
+        path: mount.path,
+        read_only: mount.read_only,
+    }
+}
+
+fn shown_mount(mount: control::MountRecord) -> wire::VolumeMount {
+    wire::VolumeMount {
+        name: mount.name,
+        path: mount.path,
+        read_only: mount.read_only,
+    }
 }
 
 type Rules = BTreeMap<String, Vec<BTreeMap<String, String>>>;
@@ -136,7 +157,7 @@ fn listed_record(record: control::SandboxRecord) -> wire::ListedSandbox {
             _ => wire::State::Running,
         },
         envd_version: ENVD_VERSION.to_owned(),
-        volume_mounts: Vec::new(),
+        volume_mounts: record.volume_mounts.into_iter().map(shown_mount).collect(),
     }
 }
 

@@ -72,6 +72,11 @@ impl ApiError {
         self
     }
 
+    /// What is told.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// A mistake of the client, told in the error's own words.
     fn told(status: StatusCode, error: &impl ToString) -> Self {
         Self::new(status, error.to_string())
@@ -151,6 +156,7 @@ impl From<CreateError> for ApiError {
             | E::PrivateNeedsSecure
             | E::Network(_)
             | E::VolumeMounts
+            | E::Mounts(_)
             | E::Iam
             | E::EnvVar(_)
             | E::TooLarge { .. } => Self::told(StatusCode::BAD_REQUEST, &error),

@@ -21,6 +21,8 @@ mod teams;
 mod templates;
 mod unimplemented;
 mod uploads;
+mod volumecontent;
+mod volumes;
 
 pub use operations::Operation;
 pub use rate::RateLimit;

@@ -16,7 +16,7 @@ use crate::operations::{Access, Operation, Operations};
 use crate::rate::{RateLimit, Rates};
 use crate::{
     auth, builds, cors, health, list, observe, sandboxes, snapshots, tags, teams, templates,
-    unimplemented, uploads,
+    unimplemented, uploads, volumecontent, volumes,
 };
 
 /// Settings of the API.
@@ -154,7 +154,7 @@ fn table() -> Table {
         .built(GET, "/templates/{templateID}", Key, templates::get)
         .built(GET, "/templates/aliases/{alias}", Key, templates::alias);
     unimplemented::OPERATIONS.iter().fold(
-        builds_of_templates(built),
+        volumes_and_content(builds_of_templates(built)),
         |table, (method, path, access)| {
             table.add(method.clone(), path, *access, false, unimplemented::answer)
         },
@@ -214,6 +214,30 @@ fn builds_of_templates(table: Table) -> Table {
             tags::groups,
         )
         .built(GET, ASSIGNMENTS, Key, tags::assignments)
+}
+
+/// Volumes and what is in them.
+fn volumes_and_content(table: Table) -> Table {
+    use Access::{Key, Volume};
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const DELETE: Method = Method::DELETE;
+    const ONE: &str = "/volumes/{volumeID}";
+    const PATH: &str = "/volumecontent/{volumeID}/path";
+    const DIR: &str = "/volumecontent/{volumeID}/dir";
+    const FILE: &str = "/volumecontent/{volumeID}/file";
+    table
+        .built(POST, "/volumes", Key, volumes::create)
+        .built(GET, "/volumes", Key, volumes::list)
+        .built(GET, ONE, Key, volumes::get)
+        .built(DELETE, ONE, Key, volumes::delete)
+        .built(GET, PATH, Volume, volumecontent::path)
+        .built(Method::PATCH, PATH, Volume, volumecontent::change)
+        .built(DELETE, PATH, Volume, volumecontent::remove)
+        .built(GET, DIR, Volume, volumecontent::list)
+        .built(POST, DIR, Volume, volumecontent::make)
+        .built(GET, FILE, Volume, volumecontent::read)
+        .built(Method::PUT, FILE, Volume, volumecontent::write)
 }
 
 /// Every operation that has a route.

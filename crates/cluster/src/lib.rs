@@ -14,5 +14,5 @@ pub use error::NodeError;
 pub use handle::NodeHandle;
 pub use message::{
     BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeEvent, NodeLoad, PauseSandbox,
-    PauseView, ResumeSandbox, Resumed, SandboxView, TokenKey,
+    PauseView, ResumeSandbox, Resumed, SandboxView, TokenKey, VolumeMount,
 };

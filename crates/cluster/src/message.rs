@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use warren_service::Secret;
 use warren_types::{
     BuildId, CaptureKind, EndReason, LogLevel, MetricsPoint, NetworkConfig, OnTimeout, Resources,
-    SandboxId, SandboxState, StartCommand, TemplateId,
+    SandboxId, SandboxState, StartCommand, TemplateId, VolumeId,
 };
 
 /// What a node needs to know of a template build to start sandboxes from it.
@@ -56,6 +56,8 @@ pub struct CreateSandbox {
     pub private_traffic: bool,
     /// What happens when its time runs out.
     pub on_timeout: OnTimeout,
+    /// Volumes to mount, in this order.
+    pub mounts: Vec<VolumeMount>,
 }
 
 /// A request to set a sandbox aside.
@@ -108,6 +110,17 @@ pub struct PauseView {
     pub memory: bool,
     /// Why less was kept than was asked for.
     pub note: Option<String>,
+}
+
+/// A volume in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Which.
+    pub volume: VolumeId,
+    /// Absolute path in the sandbox; made if missing.
+    pub path: String,
+    /// Refuse writes.
+    pub read_only: bool,
 }
 
 /// Key that tokens of a sandbox are derived from: HMAC-SHA-256 of the sandbox id (agent)

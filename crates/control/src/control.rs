@@ -10,6 +10,7 @@ use warren_cluster::{BuildImage, NodeHandle};
 use warren_service::{Secret, Tasks};
 use warren_store::Store;
 use warren_types::{EndReason, SandboxId, TemplateId};
+use warren_volume::Volumes;
 
 use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
@@ -73,6 +74,8 @@ pub struct ControlConfig {
     pub template_env: bool,
     /// What builds need; without it there are none.
     pub build: Option<BuildConfig>,
+    /// Where the content of volumes is kept; without it there are none.
+    pub volumes: Option<Arc<Volumes>>,
 }
 
 impl ControlConfig {
@@ -86,6 +89,7 @@ impl ControlConfig {
             retention: Duration::from_secs(7 * 24 * 3600),
             template_env: true,
             build: None,
+            volumes: None,
         }
     }
 }

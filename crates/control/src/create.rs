@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use warren_cluster::{CreateSandbox, SandboxView};
 use warren_service::Chain;
-use warren_store::{SandboxRecord, StoreError};
+use warren_store::{MountRecord, SandboxRecord, StoreError};
 use warren_types::{EndReason, OnTimeout, SandboxId, SandboxState};
 
 use crate::templates::Resolved;
@@ -48,8 +48,8 @@ pub struct NewSandbox {
     pub allow_internet: Option<bool>,
     /// Network settings, if any were given.
     pub network: Option<NetworkSettings>,
-    /// Whether volumes are to be mounted.
-    pub has_volume_mounts: bool,
+    /// Volumes to mount.
+    pub volume_mounts: Vec<MountRecord>,
     /// Whether workload identity is wanted.
     pub has_iam_tokens: bool,
     /// MCP settings in JSON, kept as they are.
@@ -72,6 +72,7 @@ impl Control {
         let network = request.network.clone().unwrap_or_default();
         let policy = network.check(request.allow_internet)?;
         let resolved = self.resolve(team, &request.template).await?;
+        let mounts = self.mounts(team, &request.volume_mounts).await?;
         let limit = team.max_sandboxes;
         let place = self
             .quota
@@ -89,6 +90,7 @@ impl Control {
                 network: policy,
                 private_traffic,
                 on_timeout: on_timeout(&request),
+                mounts,
             })
             .await
             .map_err(CreateError::Node)?;
@@ -129,9 +131,6 @@ impl Control {
             .is_some_and(NetworkSettings::is_private);
         if private && !request.secure {
             return Err(CreateError::PrivateNeedsSecure);
-        }
-        if request.has_volume_mounts {
-            return Err(CreateError::VolumeMounts);
         }
         if request.has_iam_tokens {
             return Err(CreateError::Iam);
@@ -242,6 +241,7 @@ fn record(
         pause: None,
         auto_pause_memory: request.auto_pause_memory.unwrap_or(true),
         timeout_s: u32::try_from(request.timeout_s).unwrap_or(u32::MAX),
+        volume_mounts: request.volume_mounts.clone(),
     }
 }
 

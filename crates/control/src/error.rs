@@ -137,6 +137,9 @@ pub enum CreateError {
     /// Volumes are not there.
     #[error("Volume mounts are not enabled.")]
     VolumeMounts,
+    /// Volumes that can't be mounted, one per line.
+    #[error("{0}")]
+    Mounts(String),
     /// Workload identity is not there.
     #[error("Sandbox IAM workload tokens are not available for your team.")]
     Iam,

@@ -29,6 +29,7 @@ mod sandbox;
 mod snapshots;
 mod teams;
 mod templates;
+mod volumes;
 mod wake;
 
 pub use auth::{Caller, Team};
@@ -57,10 +58,15 @@ pub use sandbox::Sandbox;
 pub use snapshots::{Snapshot, SnapshotQuery};
 pub use teams::{CreatedKey, TeamWithKey};
 pub use templates::BuildSpec;
+pub use volumes::{VolumeTokenError, VolumeView, VolumesError};
 pub use wake::{Wake, WakeAsk};
 pub use warren_cluster::NodeError;
 pub use warren_store::{
-    AliasRecord, ApiKeyRecord, BuildRecord, BuildStatus, DeleteTemplateError, RequestBuildError,
-    SandboxRecord, StoreError, StoredAnswer, TagRecord, TemplateRecord, TemplateSummary,
+    AliasRecord, ApiKeyRecord, BuildRecord, BuildStatus, DeleteTemplateError, MountRecord,
+    RequestBuildError, SandboxRecord, StoreError, StoredAnswer, TagRecord, TemplateRecord,
+    TemplateSummary, VolumeRecord,
 };
 pub use warren_template::build::{RegistryCredentials, Step};
+pub use warren_volume::{
+    Content, Draft, Entry, EntryKind, NewNode, Owner, VolumeError, VolumePath,
+};

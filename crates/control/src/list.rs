@@ -247,6 +247,7 @@ mod tests {
             pause: None,
             auto_pause_memory: true,
             timeout_s: 300,
+            volume_mounts: Vec::new(),
         }
     }
 

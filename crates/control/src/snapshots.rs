@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use warren_cluster::{BuildImage, Captured, CreateSandbox, NodeError};
+use warren_cluster::{BuildImage, Captured, CreateSandbox, NodeError, VolumeMount};
 use warren_service::Chain;
 use warren_store::{
     BuildContent, NewSnapshot, RecordSnapshotError, SandboxRecord, SnapshotRecord, StoreError,
@@ -240,6 +240,7 @@ impl Control {
         }
         let timeout = check_timeout(team, timeout_s)?;
         let record = self.live(caller, id).await?;
+        let mounts = self.mounts(team, &record.volume_mounts).await?;
         let open = self.captures.open();
         let captured = match self.node.capture(id, open.build, true).await {
             Ok(captured) => captured,
@@ -255,7 +256,7 @@ impl Control {
             }
             Err(error) => return Err(self.refused(&record, error).await.into()),
         };
-        let request = self.fork_request(&record, captured, timeout)?;
+        let request = self.fork_request(&record, captured, mounts, timeout)?;
         let copies = (0..count).map(|_| self.fork_one(caller, &record, timeout_s, request.clone()));
         let copies = futures_util::future::join_all(copies).await;
         self.forget_capture(open.build).await;
@@ -266,6 +267,7 @@ impl Control {
         &self,
         record: &SandboxRecord,
         captured: Captured,
+        mounts: Vec<VolumeMount>,
         timeout: std::time::Duration,
     ) -> Result<CreateSandbox, ForkError> {
         let network = record
@@ -276,6 +278,7 @@ impl Control {
         let policy = network.check(record.allow_internet);
         Ok(CreateSandbox {
             image: captured.image,
+            mounts,
             timeout,
             // Those of the source are in the capture.
             env: std::collections::BTreeMap::new(),

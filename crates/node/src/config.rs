@@ -1,7 +1,10 @@
 //! What a node is told at start.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use warren_volume::Volumes;
 
 /// Settings of a node.
 #[derive(Debug, Clone)]
@@ -21,6 +24,8 @@ pub struct NodeConfig {
     pub sample_every: Duration,
     /// How long archived logs stay readable.
     pub log_retention: Duration,
+    /// Volumes that sandboxes can mount.
+    pub volumes: Arc<Volumes>,
     /// Warm sandboxes.
     pub warm: WarmConfig,
     /// Paused sandboxes.

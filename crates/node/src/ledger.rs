@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use warren_cluster::BuildImage;
+use warren_cluster::{BuildImage, VolumeMount};
 use warren_runtime::Record;
 use warren_service::Secret;
 use warren_types::{NetworkConfig, OnTimeout, SandboxId};
@@ -39,6 +39,9 @@ pub(crate) struct Entry {
     pub(crate) revision: u64,
     /// What is kept of it, while it is paused.
     pub(crate) pause: Option<Pause>,
+    /// Volumes that are mounted in it.
+    #[serde(default)]
+    pub(crate) mounts: Vec<VolumeMount>,
 }
 
 /// A paused sandbox. Its processes stand still, or it is on disk, or both.
@@ -199,6 +202,7 @@ mod tests {
                 stored: None,
                 note: None,
             }),
+            mounts: Vec::new(),
         }
     }
 

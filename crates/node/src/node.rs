@@ -122,6 +122,7 @@ impl<R: Runtime> Node<R> {
             config.programs,
             config.layers_dirs,
             config.events_address,
+            config.volumes,
             background.clone(),
         ));
         let node = Self {

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +58,18 @@ pub struct Record {
     pub layers: Vec<PathBuf>,
     /// What may leave it.
     pub policy: NetworkPolicy,
+}
+
+/// A directory of the host for a sandbox.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Detached mount of it, with owners as the sandbox is to see them. Consumed, whatever
+    /// comes of it.
+    pub tree: OwnedFd,
+    /// Absolute path in the sandbox; what is missing of it is made.
+    pub path: String,
+    /// Refuse writes.
+    pub read_only: bool,
 }
 
 /// Use of the host by one sandbox, cumulative where marked.
@@ -229,6 +242,13 @@ pub trait Sandbox: Debug + Send + Sync + 'static {
     fn set_policy(
         &self,
         policy: NetworkPolicy,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Mounts directories of the host in it, in this order. After a failure some may be
+    /// mounted: the sandbox is of no use then.
+    fn attach(
+        &self,
+        mounts: Vec<Attachment>,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// The agent's log on the host: JSON lines written by the guest, bounded by the disk limit.

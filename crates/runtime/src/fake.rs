@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use warren_types::{NetworkPolicy, SandboxId};
 
 use crate::{
-    AdoptError, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed, Dial, ExitCause,
-    Record, Restored, Runtime, RuntimeError, Sandbox, SweepReport, Usage,
+    AdoptError, Attachment, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed,
+    Dial, ExitCause, Record, Restored, Runtime, RuntimeError, Sandbox, SweepReport, Usage,
 };
 
 /// What becomes of a command that an agent is asked to run.
@@ -47,6 +47,7 @@ struct HostState {
     boot_id: String,
     log_dir: PathBuf,
     frozen: HashSet<SandboxId>,
+    attached: HashMap<SandboxId, Vec<(String, bool)>>,
     captures: HashMap<PathBuf, CaptureInfo>,
     checkpoint_refusal: Option<String>,
     capture_failures: VecDeque<io::ErrorKind>,
@@ -97,6 +98,12 @@ impl FakeHost {
     #[must_use]
     pub fn alive(&self) -> Vec<SandboxId> {
         self.lock().alive.keys().cloned().collect()
+    }
+
+    /// Where directories were mounted in a sandbox, and whether read-only.
+    #[must_use]
+    pub fn attached(&self, id: &SandboxId) -> Vec<(String, bool)> {
+        self.lock().attached.get(id).cloned().unwrap_or_default()
     }
 
     /// How many boots were tried.
@@ -452,6 +459,20 @@ impl Sandbox for FakeSandbox {
 
     async fn set_policy(&self, policy: NetworkPolicy) -> Result<(), RuntimeError> {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+        Ok(())
+    }
+
+    async fn attach(&self, mounts: Vec<Attachment>) -> Result<(), RuntimeError> {
+        let mut state = self.host.lock();
+        if !state.alive.contains_key(&self.record.id) {
+            return Err(gone("mount volumes"));
+        }
+        let attached = state.attached.entry(self.record.id.clone()).or_default();
+        attached.extend(
+            mounts
+                .into_iter()
+                .map(|mount| (mount.path, mount.read_only)),
+        );
         Ok(())
     }
 

@@ -12,7 +12,7 @@ pub mod fake;
 pub mod ns;
 
 pub use api::{
-    AgentSpec, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed, Dial, ExitCause,
-    Record, Restored, Runtime, Sandbox, SweepReport, Usage,
+    AgentSpec, Attachment, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed, Dial,
+    ExitCause, Record, Restored, Runtime, Sandbox, SweepReport, Usage,
 };
 pub use error::{AdoptError, RuntimeError};

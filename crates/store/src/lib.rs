@@ -17,6 +17,7 @@ mod snapshots;
 mod teams;
 mod templates;
 mod time;
+mod volumes;
 
 pub use error::{OpenError, StoreError};
 pub use idempotency::{IdempotencyClaim, StoredAnswer};
@@ -31,3 +32,4 @@ pub use templates::{
     BuildRequest, BuildRequested, BuildStatus, DeleteTemplateError, RequestBuildError, TagRecord,
     TemplateRecord, TemplateSummary,
 };
+pub use volumes::{MountRecord, VolumeRecord};

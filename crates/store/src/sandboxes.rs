@@ -8,7 +8,7 @@ use warren_types::{BuildId, EndReason, SandboxId, SandboxState, TeamId, Template
 
 use crate::error::{malformed, query};
 use crate::time::{micros, timestamp};
-use crate::{Store, StoreError};
+use crate::{MountRecord, Store, StoreError};
 
 /// What is remembered of a sandbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,8 @@ pub struct SandboxRecord {
     pub auto_pause_memory: bool,
     /// Life in seconds that the create asked for.
     pub timeout_s: u32,
+    /// Volumes mounted in it.
+    pub volume_mounts: Vec<MountRecord>,
 }
 
 /// What is kept of a paused sandbox.
@@ -128,6 +130,7 @@ struct SandboxRow {
     pause_note: Option<String>,
     auto_pause_memory: i64,
     timeout_s: i64,
+    volume_mounts: Option<String>,
 }
 
 const RUNNING: &str = "running";
@@ -139,6 +142,11 @@ impl TryFrom<SandboxRow> for SandboxRecord {
     fn try_from(row: SandboxRow) -> Result<Self, StoreError> {
         let id = &row.id;
         let number = |value: i64, field| u32::try_from(value).map_err(|_| malformed(field, id));
+        let mounts = row.volume_mounts.as_deref().map(serde_json::from_str);
+        let mounts = mounts
+            .transpose()
+            .map_err(|_| malformed("volume_mounts", id))?;
+        let mounts = mounts.unwrap_or_default();
         Ok(Self {
             id: id.parse().map_err(|_| malformed("id", id))?,
             team_id: row.team_id.parse().map_err(|_| malformed("team_id", id))?,
@@ -181,6 +189,7 @@ impl TryFrom<SandboxRow> for SandboxRecord {
             alias: row.alias,
             network: row.network,
             mcp: row.mcp,
+            volume_mounts: mounts,
         })
     }
 }
@@ -197,6 +206,10 @@ impl Store {
     pub async fn sandbox_insert(&self, sandbox: &SandboxRecord) -> Result<(), StoreError> {
         let metadata = serde_json::to_string(&sandbox.metadata)
             .map_err(|_| malformed("metadata", sandbox.id.as_str()))?;
+        let mounts = (!sandbox.volume_mounts.is_empty())
+            .then(|| serde_json::to_string(&sandbox.volume_mounts))
+            .transpose()
+            .map_err(|_| malformed("volume_mounts", sandbox.id.as_str()))?;
         let state = if sandbox.state == SandboxState::Paused {
             PAUSED
         } else {
@@ -207,9 +220,9 @@ impl Store {
              (id, team_id, template_id, build_id, alias, state, started_at, end_at,
               cpu_count, memory_mib, disk_mib, metadata, secure, private_traffic,
               allow_internet, network, auto_pause, auto_resume, mcp, revision,
-              auto_pause_memory, timeout_s)
+              auto_pause_memory, timeout_s, volume_mounts)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, $18, $19, $20, $21, $22)",
+                     $17, $18, $19, $20, $21, $22, $23)",
         )
         .bind(sandbox.id.as_str())
         .bind(sandbox.team_id.to_string())
@@ -233,6 +246,7 @@ impl Store {
         .bind(revision(sandbox.revision))
         .bind(i64::from(sandbox.auto_pause_memory))
         .bind(i64::from(sandbox.timeout_s))
+        .bind(mounts)
         .execute(&self.writer)
         .await
         .map_err(query("add sandbox"))?;

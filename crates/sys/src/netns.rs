@@ -57,3 +57,17 @@ pub fn enter_new_cgroups() -> io::Result<()> {
     // SAFETY: as above.
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?)
 }
+
+/// Moves the calling thread, for good, into a mount namespace; its root and working directory
+/// become those of the namespace, and it shares them with no other thread any more.
+///
+/// # Errors
+/// As unshare(2) and setns(2).
+pub fn enter_mounts(mounts: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the flag leaves the file table shared, so no descriptor changes its meaning.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+    Ok(move_into_link_name_space(
+        mounts,
+        Some(LinkNameSpaceType::Mount),
+    )?)
+}

@@ -171,6 +171,10 @@ uuid_id!(
     ApiKeyId
 );
 uuid_id!(
+    /// A volume: durable storage that sandboxes mount.
+    VolumeId
+);
+uuid_id!(
     /// A person: the owner of access tokens, member of teams.
     UserId
 );

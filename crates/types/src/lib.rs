@@ -8,7 +8,7 @@ mod resources;
 mod sandbox;
 mod start;
 
-pub use id::{ApiKeyId, BuildId, IdError, SandboxId, TeamId, TemplateId, UserId};
+pub use id::{ApiKeyId, BuildId, IdError, SandboxId, TeamId, TemplateId, UserId, VolumeId};
 pub use network::{NetworkConfig, NetworkPolicy};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
 pub use resources::Resources;

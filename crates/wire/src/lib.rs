@@ -9,6 +9,7 @@ mod observe;
 mod sandbox;
 mod team;
 mod template;
+mod volume;
 
 pub use build::{
     AssignTags, AssignedTags, BuildLogEntry, BuildStatusReason, CancelledBuilds, DeleteTags,
@@ -31,3 +32,6 @@ pub use sandbox::{
 };
 pub use team::Team;
 pub use template::{AliasAnswer, Template, TemplateBuild, TemplateWithBuilds, UserRef};
+pub use volume::{
+    NewVolume, Volume, VolumeAndToken, VolumeEntryChange, VolumeEntryStat, VolumeEntryType,
+};

@@ -89,6 +89,13 @@ pub struct VolumeMount {
     pub name: String,
     /// Where it is mounted.
     pub path: String,
+    /// Whether it can't be written to there. An addition of ours to the API.
+    #[serde(
+        default,
+        rename = "readOnly",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub read_only: bool,
 }
 
 /// Answer of create and connect.

@@ -93,7 +93,8 @@ impl Server {
         let url = format!("http://{}", self.address);
         vec![
             ("E2B_API_URL", url.clone().into()),
-            ("E2B_SANDBOX_URL", url.into()),
+            ("E2B_SANDBOX_URL", url.clone().into()),
+            ("E2B_VOLUME_API_URL", url.into()),
             ("E2B_API_KEY", self.key.clone().into()),
             ("WARREN_BIN", self.program.clone().into()),
             ("WARREN_LAYERS_DIR", self.layers_dir.clone().into()),

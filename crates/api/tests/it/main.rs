@@ -20,3 +20,4 @@ mod snapshots;
 mod tags;
 mod templates;
 mod uploads;
+mod volumes;

@@ -81,11 +81,7 @@ async fn the_unimplemented_ones_say_so_by_name_after_the_credential() {
             body["message"].as_str().unwrap().starts_with(&name),
             "{body}"
         );
-        if path.starts_with("/volumecontent") {
-            assert_eq!(body["code"], json!("not_implemented"));
-        } else {
-            assert_eq!(body["code"], json!(501));
-        }
+        assert_eq!(body["code"], json!(501));
     }
 }
 

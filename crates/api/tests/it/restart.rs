@@ -51,6 +51,7 @@ async fn a_sandbox_that_nobody_was_told_of_is_taken_down() {
         network: warren_types::NetworkConfig::default(),
         private_traffic: false,
         on_timeout: warren_types::OnTimeout::End,
+        mounts: Vec::new(),
     };
     server.node.create(orphan).await.unwrap();
     assert_eq!(server.node.count(), 1);

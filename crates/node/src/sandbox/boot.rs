@@ -8,10 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use warren_cluster::{BuildImage, CreateSandbox, NodeError, token};
-use warren_runtime::{AgentSpec, BootSpec, Runtime, RuntimeError, Sandbox};
+use warren_cluster::{BuildImage, CreateSandbox, NodeError, VolumeMount, token};
+use warren_runtime::{AgentSpec, Attachment, BootSpec, Runtime, RuntimeError, Sandbox};
 use warren_service::{Chain, Secret, Tasks};
 use warren_types::{NetworkPolicy, SandboxId};
+use warren_volume::{VolumeError, Volumes};
 
 use crate::agent::{self, Init};
 use crate::captures::Meta;
@@ -29,6 +30,7 @@ pub(crate) struct Booter<R: Runtime> {
     pub(crate) programs: Option<PathBuf>,
     pub(crate) layers_dirs: Vec<PathBuf>,
     pub(crate) tasks: Tasks,
+    volumes: Arc<Volumes>,
     events_address: String,
     permits: Semaphore,
 }
@@ -40,6 +42,7 @@ impl<R: Runtime> Booter<R> {
         programs: Option<PathBuf>,
         layers_dirs: Vec<PathBuf>,
         events_address: String,
+        volumes: Arc<Volumes>,
         tasks: Tasks,
     ) -> Self {
         Self {
@@ -48,6 +51,7 @@ impl<R: Runtime> Booter<R> {
             programs,
             layers_dirs,
             tasks,
+            volumes,
             events_address,
             permits: Semaphore::new(PARALLEL_BOOTS),
         }
@@ -135,6 +139,7 @@ impl<R: Runtime> Booter<R> {
             id,
             init_key,
             policy,
+            volumes: Arc::clone(&self.volumes),
             guard: Guard::new(sandbox, self.tasks.clone()),
         }
     }
@@ -230,6 +235,7 @@ pub(crate) struct Booted<S: Sandbox> {
     id: SandboxId,
     init_key: Secret,
     policy: NetworkPolicy,
+    volumes: Arc<Volumes>,
     guard: Guard<S>,
 }
 
@@ -282,6 +288,45 @@ impl<S: Sandbox> Booted<S> {
         self.guard.take()
     }
 
+    /// Mounts volumes in it. Of one that is taken up again, those that were deleted
+    /// meanwhile are left out: it must not be lost for them.
+    pub(crate) async fn mount(
+        &self,
+        mounts: &[VolumeMount],
+        is_resumed: bool,
+    ) -> Result<(), NodeError> {
+        if mounts.is_empty() {
+            return Ok(());
+        }
+        let (volumes, mounts) = (Arc::clone(&self.volumes), mounts.to_vec());
+        let id = self.id.clone();
+        let open = move || -> Result<Vec<Attachment>, VolumeError> {
+            let mut opened = Vec::with_capacity(mounts.len());
+            for mount in mounts {
+                let tree = match volumes.mount(mount.volume) {
+                    Err(VolumeError::NoVolume) if is_resumed => {
+                        tracing::warn!(sandbox_id = %id, path = mount.path,
+                            "a volume of a resumed sandbox was deleted");
+                        continue;
+                    }
+                    other => other?,
+                };
+                opened.push(Attachment {
+                    tree,
+                    path: mount.path,
+                    read_only: mount.read_only,
+                });
+            }
+            Ok(opened)
+        };
+        let opened = self.guard.tasks.spawn_blocking(open).await;
+        let opened = opened
+            .map_err(|_| NodeError::Stopping)?
+            .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
+        let attached = self.sandbox().attach(opened).await;
+        attached.map_err(|error| NodeError::StartFailed(Box::new(error)))
+    }
+
     /// Hands it to a request: initialises the agent and sets the policy.
     pub(crate) async fn claim(
         self,
@@ -307,6 +352,7 @@ impl<S: Sandbox> Booted<S> {
         env.extend(own_env.clone());
         let keeps_env = inherited.is_some_and(|meta| meta.memory);
 
+        self.mount(&request.mounts, false).await?;
         let sandbox = self.guard.get();
         if network.egress != self.policy {
             sandbox
@@ -329,6 +375,7 @@ impl<S: Sandbox> Booted<S> {
             init_key: self.init_key,
             revision: 0,
             pause: None,
+            mounts: request.mounts.clone(),
         };
         let init = Init::of(
             &entry,

@@ -399,6 +399,7 @@ impl<R: Runtime> Owner<R> {
         let (sandbox, init_key) = (Arc::clone(booted.sandbox()), booted.init_key().clone());
         self.entry.runtime = sandbox.record();
         self.entry.init_key = init_key;
+        booted.mount(&self.entry.mounts, true).await?;
         self.greet(&sandbox, !memory).await?;
         self.record_resume(request)?;
         // From here on the sandbox is on record: it is no longer undone by a drop.

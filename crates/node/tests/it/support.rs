@@ -14,6 +14,7 @@ use warren_service::Secret;
 use warren_types::{
     BuildId, EndReason, NetworkConfig, OnTimeout, Resources, SandboxId, TemplateId,
 };
+use warren_volume::Volumes;
 
 pub(crate) struct Stand {
     pub(crate) host: FakeHost,
@@ -52,6 +53,7 @@ impl Stand {
             events_address: "http://192.0.2.1".to_owned(),
             sample_every: Duration::from_millis(50),
             log_retention: Duration::from_secs(3600),
+            volumes: Arc::new(Volumes::open(self.dir.path().join("volumes"), 32).unwrap()),
             warm: WarmConfig {
                 floor: warm,
                 min_available_pct: 0,
@@ -73,6 +75,7 @@ impl Stand {
             network: NetworkConfig::default(),
             private_traffic: false,
             on_timeout: OnTimeout::End,
+            mounts: Vec::new(),
         }
     }
 

@@ -23,6 +23,7 @@
 //! and a dropped future, drop them, upon which the janitor releases them.
 
 mod adopt;
+mod attach;
 mod boot;
 mod capture;
 mod cgroup;

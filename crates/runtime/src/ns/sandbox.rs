@@ -13,13 +13,16 @@ use tokio::sync::oneshot;
 use warren_sys::pidfd;
 use warren_types::NetworkPolicy;
 
+use super::attach;
 use super::capture::Draft;
 use super::commit;
 use super::core::Core;
 use super::criu;
 use super::dial::{Door, NsDial};
 use super::parts::Parts;
-use crate::{CaptureInfo, Committed, Dial, ExitCause, Record, RuntimeError, Sandbox, Usage};
+use crate::{
+    Attachment, CaptureInfo, Committed, Dial, ExitCause, Record, RuntimeError, Sandbox, Usage,
+};
 
 /// A sandbox of the namespace runtime. Dropping it leaves the sandbox running.
 #[derive(Debug)]
@@ -169,6 +172,11 @@ impl Sandbox for NsSandbox {
             .map_err(step("set the network policy"))?;
         self.lock_record().policy = policy;
         Ok(())
+    }
+
+    async fn attach(&self, mounts: Vec<Attachment>) -> Result<(), RuntimeError> {
+        self.on_parts("mount volumes", |parts| attach::attach(parts, mounts))
+            .await
     }
 
     fn log_path(&self) -> PathBuf {

@@ -5,6 +5,7 @@
     reason = "a harness that fails is a test that fails"
 )]
 
+mod attach;
 mod conformance;
 mod escape;
 mod harness;

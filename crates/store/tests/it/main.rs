@@ -51,6 +51,7 @@ fn sandbox(team_id: TeamId, started: i64) -> SandboxRecord {
         pause: None,
         auto_pause_memory: false,
         timeout_s: 60,
+        volume_mounts: Vec::new(),
     }
 }
 

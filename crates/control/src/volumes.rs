@@ -1,0 +1,463 @@
+//! Volumes: who may make, see, mount and delete which, and the tokens for their content.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::fs::File;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use jiff::Timestamp;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use warren_cluster::VolumeMount;
+use warren_service::{Chain, Secret};
+use warren_store::{MountRecord, StoreError, VolumeRecord};
+use warren_types::VolumeId;
+use warren_volume::{Content, VolumeError, Volumes};
+
+use crate::{Caller, Control, CreateError, Team};
+
+/// How long a token is good: clients take one and never ask for another.
+const TOKEN_LIFE_S: i64 = 30 * 24 * 3600;
+const MAX_NAME: usize = 128;
+const MAX_PATH: usize = 1024;
+const MAX_MOUNTS: usize = 32;
+/// Volumes of a team.
+const MAX_VOLUMES: usize = 1000;
+/// Places that sandboxes need as they are.
+const RESERVED: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// Sets the key of these tokens apart from that of sandboxes.
+const KEY_USE: &str = "volume-tokens";
+const HEADER: &str = r#"{"alg":"HS256","typ":"JWT","kid":"volume"}"#;
+
+/// Why a use case of volumes failed.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumesError {
+    /// This server keeps none.
+    #[error("use of volumes is not enabled")]
+    Disabled,
+    /// A name outside `[a-zA-Z0-9_-]`.
+    #[error("Invalid volume name")]
+    Name,
+    /// The team has one of that name.
+    #[error("Volume with name '{0}' already exists")]
+    Taken(String),
+    /// The team has its fill.
+    #[error("you have reached the maximum number of volumes ({0})")]
+    TooMany(usize),
+    /// Unknown, or another team's.
+    #[error("Volume not found")]
+    NotFound,
+    /// The database failed.
+    #[error("read volumes")]
+    Store(#[from] StoreError),
+    /// The host failed.
+    #[error("keep volumes")]
+    Host(#[from] VolumeError),
+}
+
+/// A token for the content of a volume is not good.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeTokenError {
+    /// Malformed, forged, expired, for another volume, or for one that is gone.
+    #[error("invalid volume token")]
+    Refused,
+    /// The database failed.
+    #[error("read volume")]
+    Store(#[from] StoreError),
+    /// The host failed.
+    #[error("open volume")]
+    Host(#[source] VolumeError),
+    /// The server stops.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// A volume with what its owner gets.
+#[derive(Debug, Clone)]
+pub struct VolumeView {
+    /// What is recorded of it.
+    pub record: VolumeRecord,
+    /// Token for its content.
+    pub token: Secret,
+    /// Domain under which its content is reached.
+    pub domain: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    teamid: String,
+    volid: VolumeId,
+    voltype: String,
+    jti: String,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+}
+
+fn mac(key: &Secret, text: &str) -> Hmac<Sha256> {
+    let mut derived = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes())
+        .expect("HMAC takes keys of any length");
+    derived.update(KEY_USE.as_bytes());
+    let mut mac = Hmac::<Sha256>::new_from_slice(&derived.finalize().into_bytes())
+        .expect("HMAC takes keys of any length");
+    mac.update(text.as_bytes());
+    mac
+}
+
+fn sign(key: &Secret, volume: &VolumeRecord, audience: &str, now: i64) -> Secret {
+    let claims = Claims {
+        iss: "warren".to_owned(),
+        aud: format!("https://api.{audience}"),
+        sub: volume.team_id.to_string(),
+        teamid: volume.team_id.to_string(),
+        volid: volume.id,
+        voltype: "directory".to_owned(),
+        jti: hex::encode(rand::rng().random::<[u8; 16]>()),
+        iat: now,
+        nbf: now,
+        exp: now.saturating_add(TOKEN_LIFE_S),
+    };
+    let claims = serde_json::to_vec(&claims).expect("claims are plain text and numbers");
+    let mut token = URL_SAFE_NO_PAD.encode(HEADER);
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+    let signature = mac(key, &token).finalize().into_bytes();
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Secret::new(token)
+}
+
+/// The volume that a token is for, if it is one of ours and good at `now`.
+fn verify(key: &Secret, token: &str, now: i64) -> Option<VolumeId> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    mac(key, signed).verify_slice(&signature).ok()?;
+    // Only we can have signed it, so it says what `sign` wrote.
+    let (_, claims) = signed.split_once('.')?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    (claims.exp > now).then_some(claims.volid)
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(fits)
+}
+
+/// What is wrong with the path of a mount, if anything.
+fn path_fault(path: &str) -> Option<String> {
+    if path.is_empty() {
+        return Some("path cannot be empty".to_owned());
+    }
+    if !path.starts_with('/') {
+        return Some("path must be absolute".to_owned());
+    }
+    if path.split('/').any(|part| part == "." || part == "..") {
+        return Some("path must not contain any '.' or '..' components".to_owned());
+    }
+    if path.len() > MAX_PATH || path.contains('\0') {
+        return Some("path is too long or has a zero byte".to_owned());
+    }
+    let plain = plain(path);
+    let is_reserved = RESERVED.iter().any(|reserved| {
+        plain
+            .strip_prefix(reserved)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    (plain == "/" || is_reserved).then(|| format!("path '{plain}' is reserved"))
+}
+
+/// The path without empty parts.
+fn plain(path: &str) -> String {
+    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+    format!("/{}", parts.join("/"))
+}
+
+impl Control {
+    fn volumes(&self) -> Result<&Arc<Volumes>, VolumesError> {
+        self.config.volumes.as_ref().ok_or(VolumesError::Disabled)
+    }
+
+    fn volume_view(&self, record: VolumeRecord) -> VolumeView {
+        let audience = self.config.domain.as_deref().unwrap_or("localhost");
+        let now = Timestamp::now().as_second();
+        VolumeView {
+            token: sign(&self.config.token_key, &record, audience, now),
+            domain: self.config.domain.clone(),
+            record,
+        }
+    }
+
+    async fn on_volumes<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Volumes) -> Result<T, VolumeError> + Send + 'static,
+    ) -> Result<T, VolumesError> {
+        let volumes = Arc::clone(self.volumes()?);
+        let done = self.tasks.spawn_blocking(move || act(&volumes)).await;
+        match done {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(VolumesError::Disabled),
+        }
+    }
+
+    /// Makes an empty volume. Must run to its end once begun.
+    ///
+    /// # Errors
+    /// [`VolumesError`]; no volume is left behind.
+    pub async fn volume_create(
+        &self,
+        caller: &Caller,
+        name: String,
+    ) -> Result<VolumeView, VolumesError> {
+        self.volumes()?;
+        if !is_name(&name) {
+            return Err(VolumesError::Name);
+        }
+        let known = self.store.volume_list(caller.team.id).await?;
+        if known.iter().any(|volume| volume.name == name) {
+            return Err(VolumesError::Taken(name));
+        }
+        if known.len() >= MAX_VOLUMES {
+            return Err(VolumesError::TooMany(MAX_VOLUMES));
+        }
+        let record = VolumeRecord {
+            id: VolumeId::random(),
+            team_id: caller.team.id,
+            name,
+            created_at: crate::create::micros(Timestamp::now()),
+        };
+        let id = record.id;
+        // First the content: a volume on record has one. Without a record, it is swept.
+        self.on_volumes(move |volumes| volumes.create(id)).await?;
+        let inserted = self.store.volume_insert(&record).await;
+        if !matches!(inserted, Ok(true)) {
+            self.remove_content(id).await;
+        }
+        if inserted? {
+            Ok(self.volume_view(record))
+        } else {
+            Err(VolumesError::Taken(record.name))
+        }
+    }
+
+    async fn remove_content(&self, id: VolumeId) {
+        if let Err(error) = self.on_volumes(move |volumes| volumes.delete(id)).await {
+            // The next start sweeps it.
+            tracing::error!(volume_id = %id, error = %Chain(&error), "content of a volume is left");
+        }
+    }
+
+    /// The volumes of the caller's team.
+    ///
+    /// # Errors
+    /// [`VolumesError`].
+    pub async fn volume_list(&self, caller: &Caller) -> Result<Vec<VolumeRecord>, VolumesError> {
+        self.volumes()?;
+        Ok(self.store.volume_list(caller.team.id).await?)
+    }
+
+    /// A volume of the caller's team, with a fresh token.
+    ///
+    /// # Errors
+    /// [`VolumesError`].
+    pub async fn volume_get(
+        &self,
+        caller: &Caller,
+        id: VolumeId,
+    ) -> Result<VolumeView, VolumesError> {
+        self.volumes()?;
+        let found = self.store.volume_get(id).await?;
+        let own = found.filter(|volume| volume.team_id == caller.team.id);
+        Ok(self.volume_view(own.ok_or(VolumesError::NotFound)?))
+    }
+
+    /// Deletes a volume of the caller's team. Sandboxes that have it mounted keep their view
+    /// of it until they end. Must run to its end once begun.
+    ///
+    /// # Errors
+    /// [`VolumesError`].
+    pub async fn volume_delete(&self, caller: &Caller, id: VolumeId) -> Result<(), VolumesError> {
+        self.volumes()?;
+        if !self.store.volume_delete(caller.team.id, id).await? {
+            return Err(VolumesError::NotFound);
+        }
+        self.remove_content(id).await;
+        Ok(())
+    }
+
+    /// Opens the content of a volume for whoever shows its token.
+    ///
+    /// # Errors
+    /// [`VolumeTokenError`].
+    pub async fn volume_content(&self, id: &str, token: &str) -> Result<Content, VolumeTokenError> {
+        let refused = || VolumeTokenError::Refused;
+        let volumes = self.config.volumes.clone().ok_or_else(refused)?;
+        let id: VolumeId = id.parse().map_err(|_| refused())?;
+        let now = Timestamp::now().as_second();
+        if verify(&self.config.token_key, token, now) != Some(id) {
+            return Err(refused());
+        }
+        self.store.volume_get(id).await?.ok_or_else(refused)?;
+        let opened = self.tasks.spawn_blocking(move || volumes.content(id)).await;
+        match opened {
+            Ok(Err(VolumeError::NoVolume)) => Err(refused()),
+            Ok(opened) => opened.map_err(VolumeTokenError::Host),
+            Err(_) => Err(VolumeTokenError::Stopping),
+        }
+    }
+
+    /// Runs an operation on a volume's content where blocking is fine.
+    ///
+    /// # Errors
+    /// Those of the operation; [`VolumeError::Host`] while the server stops.
+    pub async fn on_content<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        let done = self.tasks.spawn_blocking(act).await;
+        done.unwrap_or_else(|error| {
+            Err(VolumeError::Host {
+                action: "run an operation on a volume",
+                source: std::io::Error::other(error),
+            })
+        })
+    }
+
+    /// Makes a file of a volume one for tasks.
+    #[must_use]
+    pub fn content_file(&self, file: File) -> tokio::fs::File {
+        tokio::fs::File::from_std(file)
+    }
+
+    /// Finds the volumes to mount, by name, and checks where.
+    pub(crate) async fn mounts(
+        &self,
+        team: &Team,
+        wanted: &[MountRecord],
+    ) -> Result<Vec<VolumeMount>, CreateError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.config.volumes.is_none() {
+            return Err(CreateError::VolumeMounts);
+        }
+        if wanted.len() > MAX_MOUNTS {
+            let text = format!("invalid mounts:\n\t- at most {MAX_MOUNTS} volumes can be mounted");
+            return Err(CreateError::Mounts(text));
+        }
+        let known = self.store.volume_list(team.id).await?;
+        let mut text = String::from("invalid mounts:");
+        let (mut mounts, mut used) = (Vec::new(), HashSet::new());
+        let mut is_bad = false;
+        for (index, mount) in wanted.iter().enumerate() {
+            let volume = known.iter().find(|volume| volume.name == mount.name);
+            let fault = match volume {
+                None => Some(format!("volume '{}' not found", mount.name)),
+                Some(_) => path_fault(&mount.path).or_else(|| {
+                    let is_new = used.insert(plain(&mount.path));
+                    (!is_new).then(|| format!("path '{}' is already used", mount.path))
+                }),
+            };
+            match (fault, volume) {
+                (None, Some(volume)) => mounts.push(VolumeMount {
+                    volume: volume.id,
+                    path: plain(&mount.path),
+                    read_only: mount.read_only,
+                }),
+                (fault, _) => {
+                    is_bad = true;
+                    // Formatting into a string can't fail.
+                    let _ok = write!(
+                        text,
+                        "\n\t- volume mount #{index}: {}",
+                        fault.unwrap_or_default()
+                    );
+                }
+            }
+        }
+        if is_bad {
+            Err(CreateError::Mounts(text))
+        } else {
+            Ok(mounts)
+        }
+    }
+
+    /// Removes content that is on no record: what a crash has left. Call once at start.
+    ///
+    /// # Errors
+    /// [`VolumesError`].
+    pub async fn sweep_volumes(&self) -> Result<usize, VolumesError> {
+        if self.config.volumes.is_none() {
+            return Ok(0);
+        }
+        let keep = self.store.volume_ids().await?.into_iter().collect();
+        self.on_volumes(move |volumes| volumes.sweep(&keep)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_types::TeamId;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_for_one_volume_one_key_and_a_time() {
+        let volume = VolumeRecord {
+            id: VolumeId::random(),
+            team_id: TeamId::random(),
+            name: "v".to_owned(),
+            created_at: Timestamp::UNIX_EPOCH,
+        };
+        let key = Secret::new("key".to_owned());
+        let token = sign(&key, &volume, "example.org", 1000);
+        let token = token.expose();
+        assert_eq!(token.split('.').count(), 3);
+        assert_eq!(verify(&key, token, 1000), Some(volume.id));
+        assert_eq!(verify(&key, token, 1000 + TOKEN_LIFE_S), None);
+        assert_eq!(verify(&Secret::new("other".to_owned()), token, 1000), None);
+        let (head, rest) = token.split_once('.').unwrap();
+        let (_, signature) = rest.split_once('.').unwrap();
+        let forged = format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode("{}"));
+        for bad in ["", "a", "a.b.c", "..", &forged, &token[1..]] {
+            assert_eq!(verify(&key, bad, 1000), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bad_paths_are_told_in_the_contracts_words() {
+        for (path, told) in [
+            ("", Some("path cannot be empty")),
+            ("mnt", Some("path must be absolute")),
+            (
+                "/a/../b",
+                Some("path must not contain any '.' or '..' components"),
+            ),
+            (
+                "/./b",
+                Some("path must not contain any '.' or '..' components"),
+            ),
+            ("//", Some("path '/' is reserved")),
+            ("/proc/x", Some("path '/proc/x' is reserved")),
+            ("/process", None),
+            ("/mnt/v", None),
+        ] {
+            assert_eq!(path_fault(path).as_deref(), told, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_are_of_few_characters() {
+        assert!(is_name("a-B_9"));
+        for bad in ["", "a b", "a/b", "ü", &"x".repeat(129)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}
