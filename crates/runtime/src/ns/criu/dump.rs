@@ -77,8 +77,8 @@ pub(crate) fn dump(
         return Err(refusal(&images.join(LOG)));
     }
     let copy = into.join(AGENT);
+    // With its mode, which has to be the same when the processes are restored.
     fs::copy(process.join("exe"), &copy).map_err(step)?;
-    fs::set_permissions(&copy, Permissions::from_mode(0o755)).map_err(step)?;
     File::open(&copy)
         .and_then(|file| file.sync_all())
         .map_err(step)?;
