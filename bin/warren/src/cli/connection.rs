@@ -7,7 +7,7 @@ use clap::Args;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// URL of the server's API [default: https://api.DOMAIN, else <http://127.0.0.1:3000>].
+    /// URL of the server's API [default: `https://api.DOMAIN`, else `http://127.0.0.1:3000`].
     #[arg(long, env = "E2B_API_URL", value_name = "URL", global = true)]
     pub(crate) api_url: Option<String>,
 
