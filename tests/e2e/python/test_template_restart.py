@@ -1,5 +1,7 @@
 """A build in a server that is killed."""
 
+import time
+
 import pytest
 from e2b import Template
 
@@ -17,12 +19,10 @@ def server(tmp_path):
     server = Server(tmp_path)
     yield server
     server.clear()
-    until(
-        lambda: not host.left(before, host.snapshot()),
-        "the host is as it was before",
-        20,
-        0.5,
-    )
+    end = time.monotonic() + 20
+    while (left := host.left(before, host.snapshot())) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert left == {}
     assert host.processes_naming(str(tmp_path)) == []
 
 
