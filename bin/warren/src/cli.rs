@@ -12,6 +12,7 @@ pub(crate) mod connection;
 pub(crate) mod sandbox;
 pub(crate) mod template;
 
+use crate::builtin;
 use connection::Connection;
 
 /// A self-hosted sandbox cloud for AI agents, compatible with the E2B SDKs.
@@ -161,8 +162,9 @@ pub(crate) struct Up {
     )]
     pub(crate) base_disk_mib: u32,
 
-    /// Templates to have beside `base`: `code-interpreter-v1`, `code-interpreter-lean`, or
-    /// `none`. Those that are not there yet are made in the background from packages.
+    /// Templates to have beside `base`: `code-interpreter-v1`, `code-interpreter-lean`,
+    /// `desktop`, `node`, `python`, `golang`, `ubuntu`, `httpbin`, or `none`. Those that are
+    /// not there yet are made in the background from packages.
     #[arg(
         long,
         env = "WARREN_TEMPLATES",
@@ -277,6 +279,7 @@ pub(crate) struct Doctor {
 
 /// Names that `--templates` takes.
 fn templates() -> Vec<&'static str> {
-    let names = Variant::ALL.map(Variant::name);
-    names.into_iter().chain(["none"]).collect()
+    let names = Variant::ALL.map(Variant::name).into_iter();
+    let built = builtin::ALL.iter().map(|builtin| builtin.name);
+    names.chain(built).chain(["none"]).collect()
 }

@@ -2,6 +2,7 @@
 //! command line; it reads the configuration and joins the parts.
 
 mod builds;
+mod builtin;
 mod cli;
 mod connection;
 mod data;

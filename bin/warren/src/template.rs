@@ -2,7 +2,7 @@
 //! client.
 
 mod build;
-mod project;
+pub(crate) mod project;
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;

@@ -30,6 +30,7 @@ use warren_types::Resources;
 use warren_volume::Volumes;
 
 use crate::builds;
+use crate::builtin;
 use crate::cli::Up;
 use crate::data::{DataDir, write_secret};
 use crate::edge::LocalRoutes;
@@ -162,15 +163,23 @@ async fn start(args: Up) -> anyhow::Result<()> {
     }
     .start(&args)
     .await?;
-
-    announce(listen, &key);
-    let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
-    let proxy = Proxy::new(routes, ProxyConfig::default());
     let api_config = ApiConfig {
         public_url: args.public_url.clone(),
         ..ApiConfig::default()
     };
     let api = warren_api::router(Arc::clone(&control), api_config);
+    builtin::Builtins {
+        control: Arc::clone(&control),
+        api: api.clone(),
+        key: key.clone(),
+        tasks: services.clone(),
+    }
+    .start(&args)
+    .await?;
+
+    announce(listen, &key);
+    let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
+    let proxy = Proxy::new(routes, ProxyConfig::default());
     let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);
     let edge = Edge {
         proxy: proxy.clone(),

@@ -145,10 +145,11 @@ fn names(aliases: &[AliasRecord]) -> (Vec<String>, Vec<String>) {
     };
     let mut names: Vec<_> = aliases.iter().map(full).collect();
     names.sort();
-    (
-        aliases.iter().map(|name| name.alias.clone()).collect(),
-        names,
-    )
+    let mut bare: Vec<_> = aliases.iter().map(|name| name.alias.clone()).collect();
+    bare.sort();
+    // The same name may be the team's and everybody's.
+    bare.dedup();
+    (bare, names)
 }
 
 fn shown(summary: TemplateSummary) -> Template {

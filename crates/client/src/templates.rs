@@ -9,7 +9,7 @@ pub use build::BuildOptions;
 pub use recipe::{CopyOptions, Template};
 
 use http::Method;
-use warren_wire::{Template as TemplateInfo, TemplateUpdate, TemplateUpdated};
+use warren_wire::{Template as TemplateInfo, TemplateTag, TemplateUpdate, TemplateUpdated};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -48,5 +48,36 @@ impl Client {
             .json(&body);
         let answer: TemplateUpdated = json(OPERATION, call(OPERATION, request).await?).await?;
         Ok(answer.names)
+    }
+
+    /// Lets other teams use a template, and by its bare name, without namespace.
+    ///
+    /// # Errors
+    /// [`Error`]; status 404 if there is no such template, 409 if the bare name is
+    /// another's: the template is published then all the same.
+    pub async fn publish_template_by_bare_name(&self, reference: &str) -> Result<(), Error> {
+        const OPERATION: &str = "publish a template by its bare name";
+        let body = TemplateUpdate { public: Some(true) };
+        let request = self
+            .request(Method::PATCH, &["templates", reference])
+            .json(&body);
+        call(OPERATION, request).await?;
+        Ok(())
+    }
+
+    /// The tags of a template, by id or name; `None` if there is no such template.
+    ///
+    /// # Errors
+    /// [`Error`]; status 403 if it is another team's.
+    pub async fn template_tags(&self, reference: &str) -> Result<Option<Vec<String>>, Error> {
+        const OPERATION: &str = "list the tags of a template";
+        let request = self.request(Method::GET, &["templates", reference, "tags"]);
+        match call(OPERATION, request).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            answer => {
+                let tags: Vec<TemplateTag> = json(OPERATION, answer?).await?;
+                Ok(Some(tags.into_iter().map(|tag| tag.tag).collect()))
+            }
+        }
     }
 }

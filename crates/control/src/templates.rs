@@ -141,6 +141,11 @@ impl Control {
         self.unprepared().insert(alias.to_owned(), how.to_owned());
     }
 
+    /// Ends what [`set_unprepared`](Self::set_unprepared) began.
+    pub fn set_prepared(&self, alias: &str) {
+        self.unprepared().remove(alias);
+    }
+
     /// Keeps booted sandboxes of this build of the template waiting, or of none.
     pub(crate) async fn keep_warm(&self, template: &TemplateId, build: Option<BuildImage>) {
         let warm = {
@@ -204,8 +209,16 @@ impl Control {
         }
         let build = self
             .build_of(&template, &matched, reference.version.as_ref())
-            .await?;
-        Ok((template, build))
+            .await;
+        match build {
+            // Its first build is under way.
+            Err(TemplateError::Tag { .. }) if self.is_unprepared(reference) => Err(not_found()),
+            build => Ok((template, build?)),
+        }
+    }
+
+    fn is_unprepared(&self, reference: &TemplateRef) -> bool {
+        reference.version.is_none() && self.unprepared().contains_key(&reference.name())
     }
 
     /// Lets other teams use a template, or not.

@@ -12,13 +12,17 @@ from support.connect import Envd
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves tests that own the machine out of parallel runs."""
-    if not hasattr(config, "workerinput"):
-        return
-    alone = [item for item in items if item.get_closest_marker("alone")]
-    if alone:
-        config.hook.pytest_deselected(items=alone)
-        items[:] = [item for item in items if not item.get_closest_marker("alone")]
+    """Leaves out slow tests unless they are asked for, and those that own the machine in
+    parallel runs."""
+    left_out = set()
+    if "slow" not in config.option.markexpr:
+        left_out.add("slow")
+    if hasattr(config, "workerinput"):
+        left_out.add("alone")
+    gone = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session", autouse=True)

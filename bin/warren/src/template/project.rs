@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 
 /// What the file says. Older files have other names and a table for the commands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Project {
+pub(crate) struct Project {
     #[serde(alias = "id", skip_serializing_if = "Option::is_none")]
-    pub(super) template_id: Option<String>,
+    pub(crate) template_id: Option<String>,
     #[serde(alias = "name", skip_serializing_if = "Option::is_none")]
-    pub(super) template_name: Option<String>,
+    pub(crate) template_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dockerfile: Option<String>,
+    pub(crate) dockerfile: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) start_cmd: Option<String>,
+    pub(crate) start_cmd: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ready_cmd: Option<String>,
+    pub(crate) ready_cmd: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cpu_count: Option<u32>,
+    pub(crate) cpu_count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) memory_mb: Option<u32>,
+    pub(crate) memory_mb: Option<u32>,
     #[serde(default, skip_serializing)]
     build: OldBuild,
 }
@@ -35,14 +35,15 @@ struct OldBuild {
 
 impl Project {
     /// What the server knows the template by.
-    pub(super) fn reference(&self) -> Option<String> {
+    pub(crate) fn reference(&self) -> Option<String> {
         self.template_name
             .clone()
             .or_else(|| self.template_id.clone())
     }
 }
 
-fn parse(text: &str) -> Result<Project, toml::de::Error> {
+/// Reads the text of such a file.
+pub(crate) fn parse(text: &str) -> Result<Project, toml::de::Error> {
     let mut project: Project = toml::from_str(text)?;
     let old = std::mem::take(&mut project.build);
     project.start_cmd = project.start_cmd.or(old.cmd);

@@ -32,8 +32,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
-    def start(self, *flags: str) -> "Server":
-        """Starts it and returns when it answers."""
+    def start(self, *flags: str, seconds: float = 60) -> "Server":
+        """Starts it and returns when it answers, which it must in this time."""
         command = [self.binary, "up", "--data-dir", self.data, "--api-key-file", self.key_file]
         command += ["--templates", "none"]
         command += ["--listen", f"127.0.0.1:{self.port}", *flags]
@@ -42,7 +42,7 @@ class Server:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("E2B_", "WARREN_"))}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        until(self._answers, f"the server answers; see {self.log}", 60)
+        until(self._answers, f"the server answers; see {self.log}", seconds)
         return self
 
     def _answers(self) -> bool:

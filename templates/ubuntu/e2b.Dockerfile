@@ -1,0 +1,3 @@
+# A plain shell.
+FROM ubuntu:24.04
+RUN bash --version && git --version && curl --version
