@@ -17,6 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("warren-sys", &[]),
     ("warren-wire", &["warren-types"]),
     ("warren-volume", &["warren-sys", "warren-types"]),
+    ("warren-webhook", &["warren-service"]),
     ("warren-store", &["warren-types", "warren-service"]),
     ("warren-cluster", &["warren-types", "warren-service"]),
     (
@@ -50,6 +51,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-template",
             "warren-types",
             "warren-volume",
+            "warren-webhook",
+            "warren-wire",
         ],
     ),
     (
@@ -90,6 +93,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-template",
             "warren-types",
             "warren-volume",
+            "warren-webhook",
         ],
     ),
     ("warren-bench", &["warren-client", "warren-types"]),

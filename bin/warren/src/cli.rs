@@ -198,6 +198,11 @@ pub(crate) struct Up {
     )]
     pub(crate) volume_size_mib: u32,
 
+    /// Let webhooks lead to private addresses and to this host. Whoever has an API key can
+    /// then have requests sent into the network that the server is in.
+    #[arg(long, env = "WARREN_WEBHOOK_PRIVATE_ADDRESSES")]
+    pub(crate) webhook_private_addresses: bool,
+
     /// Let sandboxes reach this private range, which is blocked by default. Repeatable.
     #[arg(
         long,

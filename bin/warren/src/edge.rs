@@ -37,6 +37,14 @@ impl<R: Runtime> LocalRoutes<R> {
         }
     }
 
+    /// The answer for what is not here.
+    fn gone(&self, id: &SandboxId) -> Resolution {
+        match self.control.recent_end(id) {
+            Some(end) => Resolution::Ended { why: end.explain() },
+            None => Resolution::NotFound,
+        }
+    }
+
     fn route(&self, id: &SandboxId, facts: RouteFacts) -> Arc<Route> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(route) = routes.get(id).filter(|route| !route.run.is_cancelled()) {
@@ -63,10 +71,10 @@ impl<R: Runtime> RouteSource for LocalRoutes<R> {
             }
             // Only of what is here and paused the database is asked.
             let Some(view) = self.node.view(id) else {
-                return Resolution::NotFound;
+                return self.gone(id);
             };
             if matches!(view.state, SandboxState::Ending | SandboxState::Ended) {
-                return Resolution::NotFound;
+                return self.gone(id);
             }
             let shown = WakeAsk {
                 port: ask.port,

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use warren_api::ApiConfig;
 use warren_cluster::{BuildHost, NodeHandle};
-use warren_control::{BuildSpec, Control, ControlConfig, Limits};
+use warren_control::{BuildSpec, Control, ControlConfig, Limits, WebhookConfig};
 use warren_node::services::{Dns, Events};
 use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
 use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
@@ -28,6 +28,7 @@ use warren_store::Store;
 use warren_template::{LayerStore, base};
 use warren_types::Resources;
 use warren_volume::Volumes;
+use warren_webhook::{Sender, SenderConfig};
 
 use crate::builds;
 use crate::builtin;
@@ -143,6 +144,10 @@ async fn start(args: Up) -> anyhow::Result<()> {
         template_env: !args.no_template_env,
         build: Some(builds),
         volumes: Some(volumes),
+        webhooks: Some(WebhookConfig::new(Sender::new(SenderConfig {
+            allow_private: args.webhook_private_addresses,
+            ..SenderConfig::default()
+        })?)),
         ..ControlConfig::new(data.token_key()?)
     };
     let handle: Arc<dyn NodeHandle> = Arc::clone(&node) as _;

@@ -12,6 +12,7 @@ use warren_control::{
     UploadError,
 };
 use warren_service::Chain;
+use warren_types::EndReason;
 use warren_wire::ErrorBody;
 
 /// All that is said of a fault of ours; the cause is in the log.
@@ -205,6 +206,9 @@ impl From<SandboxError> for ApiError {
         let status = match &error {
             E::Store(_) | E::Node(_) => return Self::internal(&error),
             E::NotFound(_) => StatusCode::NOT_FOUND,
+            E::Ended { end, .. } => {
+                return Self::told(StatusCode::NOT_FOUND, &error).code(end_code(end.reason));
+            }
             E::Ending(_) | E::Changing { .. } | E::Running(_) => StatusCode::CONFLICT,
             // Waiting a few seconds does not cure it.
             E::Quota { .. } => {
@@ -214,6 +218,19 @@ impl From<SandboxError> for ApiError {
             E::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
         };
         Self::told(status, &error)
+    }
+}
+
+/// Why a sandbox is gone, for programs.
+fn end_code(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Killed => "sandbox_killed",
+        EndReason::TimedOut => "sandbox_timed_out",
+        EndReason::OutOfMemory => "sandbox_out_of_memory",
+        EndReason::Crashed => "sandbox_crashed",
+        EndReason::HostRestarted => "sandbox_host_restarted",
+        EndReason::Evicted => "sandbox_evicted",
+        EndReason::StartFailed => "sandbox_start_failed",
     }
 }
 

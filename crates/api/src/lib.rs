@@ -6,6 +6,7 @@ mod builds;
 mod convert;
 mod cors;
 mod error;
+mod events;
 mod extract;
 mod health;
 mod idempotent;

@@ -15,8 +15,8 @@ use warren_service::Secret;
 use crate::operations::{Access, Operation, Operations};
 use crate::rate::{RateLimit, Rates};
 use crate::{
-    auth, builds, cors, health, list, observe, sandboxes, snapshots, tags, teams, templates,
-    unimplemented, uploads, volumecontent, volumes,
+    auth, builds, cors, events, health, list, observe, sandboxes, snapshots, tags, teams,
+    templates, unimplemented, uploads, volumecontent, volumes,
 };
 
 /// Settings of the API.
@@ -154,7 +154,7 @@ fn table() -> Table {
         .built(GET, "/templates/{templateID}", Key, templates::get)
         .built(GET, "/templates/aliases/{alias}", Key, templates::alias);
     unimplemented::OPERATIONS.iter().fold(
-        volumes_and_content(builds_of_templates(built)),
+        lifecycle_events(volumes_and_content(builds_of_templates(built))),
         |table, (method, path, access)| {
             table.add(method.clone(), path, *access, false, unimplemented::answer)
         },
@@ -238,6 +238,24 @@ fn volumes_and_content(table: Table) -> Table {
         .built(POST, DIR, Volume, volumecontent::make)
         .built(GET, FILE, Volume, volumecontent::read)
         .built(Method::PUT, FILE, Volume, volumecontent::write)
+}
+
+/// What befell sandboxes, and who is told.
+fn lifecycle_events(table: Table) -> Table {
+    use Access::Key;
+    const GET: Method = Method::GET;
+    const ALL: &str = "/events/webhooks";
+    const ONE: &str = "/events/webhooks/{webhookID}";
+    const DELIVERIES: &str = "/events/webhooks/{webhookID}/deliveries";
+    table
+        .built(GET, "/events/sandboxes", Key, events::list)
+        .built(GET, "/events/sandboxes/{sandboxID}", Key, events::list_one)
+        .built(Method::POST, ALL, Key, events::webhook_create)
+        .built(GET, ALL, Key, events::webhook_list)
+        .built(GET, ONE, Key, events::webhook_get)
+        .built(Method::PATCH, ONE, Key, events::webhook_update)
+        .built(Method::DELETE, ONE, Key, events::webhook_delete)
+        .built(GET, DELIVERIES, Key, events::deliveries)
 }
 
 /// Every operation that has a route.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use warren_service::Secret;
 use warren_types::{
-    BuildId, CaptureKind, EndReason, LogLevel, MetricsPoint, NetworkConfig, OnTimeout, Resources,
+    BuildId, CaptureKind, LogLevel, MetricsPoint, NetworkConfig, OnTimeout, Resources, SandboxEnd,
     SandboxId, SandboxState, StartCommand, TemplateId, VolumeId,
 };
 
@@ -187,10 +187,8 @@ pub enum NodeEvent {
     Ended {
         /// Which.
         id: SandboxId,
-        /// Why.
-        reason: EndReason,
-        /// When.
-        at: Timestamp,
+        /// How.
+        end: SandboxEnd,
     },
     /// A sandbox was paused or resumed, or less is left of a paused one than before.
     Changed(Box<SandboxView>),

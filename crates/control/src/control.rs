@@ -9,16 +9,18 @@ use jiff::Timestamp;
 use warren_cluster::{BuildImage, NodeHandle};
 use warren_service::{Secret, Tasks};
 use warren_store::Store;
-use warren_types::{EndReason, SandboxId, TemplateId};
+use warren_types::{SandboxEnd, SandboxId, TemplateId};
 use warren_volume::Volumes;
 
 use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
+use crate::events::RecentEnds;
 use crate::pause::Gates;
 use crate::quota::Quota;
 use crate::snapshots::OpenCaptures;
 use crate::templates::ResolveCache;
 use crate::wake::Wakes;
+use crate::webhooks::WebhookConfig;
 
 /// What a team may do unless its own record says otherwise.
 #[derive(Debug, Clone)]
@@ -76,6 +78,8 @@ pub struct ControlConfig {
     pub build: Option<BuildConfig>,
     /// Where the content of volumes is kept; without it there are none.
     pub volumes: Option<Arc<Volumes>>,
+    /// How events are sent to webhooks; without it there are no webhooks.
+    pub webhooks: Option<WebhookConfig>,
 }
 
 impl ControlConfig {
@@ -90,6 +94,7 @@ impl ControlConfig {
             template_env: true,
             build: None,
             volumes: None,
+            webhooks: None,
         }
     }
 }
@@ -107,7 +112,8 @@ pub struct Control {
     pub(crate) captures: Arc<OpenCaptures>,
     pub(crate) wakes: Wakes,
     /// Ends that were told before their sandbox had a row.
-    pub(crate) early_ends: Mutex<HashMap<SandboxId, (EndReason, Timestamp)>>,
+    pub(crate) early_ends: Mutex<HashMap<SandboxId, SandboxEnd>>,
+    pub(crate) recent_ends: RecentEnds,
     /// Sandboxes found gone after a start, whose reason the node may still tell.
     pub(crate) presumed: Mutex<HashSet<SandboxId>>,
     /// Sandboxes made since the last time the templates' counts were written.
@@ -151,6 +157,7 @@ impl Control {
             captures: Arc::default(),
             wakes: Wakes::default(),
             early_ends: Mutex::default(),
+            recent_ends: RecentEnds::default(),
             presumed: Mutex::default(),
             spawned: Mutex::default(),
             warm: Mutex::default(),

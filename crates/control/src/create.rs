@@ -226,6 +226,7 @@ fn record(
         end_at: micros(view.end_at),
         ended_at: None,
         end_reason: None,
+        memory_peak: None,
         cpu_count: view.resources.cpu_count,
         memory_mib: view.resources.memory_mib,
         disk_mib: view.resources.disk_mib,

@@ -3,7 +3,7 @@
 
 use warren_cluster::NodeError;
 use warren_store::StoreError;
-use warren_types::{SandboxId, SandboxState};
+use warren_types::{EndReason, SandboxEnd, SandboxId, SandboxState};
 
 use crate::{MetadataError, NetworkError, PageError, ReferenceError};
 
@@ -177,12 +177,30 @@ pub enum CreateError {
     Store(#[from] StoreError),
 }
 
+/// The words for a sandbox that is gone. Those of an expected end are the ones for a
+/// sandbox that never was, which clients know; what else befell it is added.
+fn ended(id: &SandboxId, end: &SandboxEnd) -> String {
+    let gone = SandboxError::NotFound(id.clone());
+    match end.reason {
+        EndReason::Killed | EndReason::TimedOut => gone.to_string(),
+        _ => format!("{gone}: it {}", end.explain()),
+    }
+}
+
 /// Why a request to a sandbox was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Unknown, ended, or another team's.
     #[error("Sandbox \"{0}\" doesn't exist or you don't have access to it")]
     NotFound(SandboxId),
+    /// It ended and is still remembered.
+    #[error("{}", ended(id, end))]
+    Ended {
+        /// Which.
+        id: SandboxId,
+        /// How.
+        end: SandboxEnd,
+    },
     /// It is being taken down.
     #[error("Sandbox \"{0}\" is being killed")]
     Ending(SandboxId),

@@ -1,14 +1,14 @@
 //! What nodes tell on their own, written down by one task.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use warren_cluster::NodeEvent;
 use warren_service::Chain;
 use warren_store::StoreError;
-use warren_types::{EndReason, SandboxId};
+use warren_types::{EndReason, SandboxEnd, SandboxId};
 
 use crate::Control;
 
@@ -33,6 +33,8 @@ impl Control {
             .spawn(async move { control.follow(events).await });
         let control = Arc::clone(self);
         self.tasks.spawn(async move { control.expire().await });
+        let control = Arc::clone(self);
+        self.tasks.spawn(async move { control.deliver().await });
     }
 
     async fn follow(&self, mut events: mpsc::Receiver<NodeEvent>) {
@@ -65,7 +67,7 @@ impl Control {
 
     async fn write_once(&self, event: &NodeEvent) -> Result<(), StoreError> {
         match event {
-            NodeEvent::Ended { id, reason, at } => self.ended(id, *reason, *at).await,
+            NodeEvent::Ended { id, end } => self.ended(id, *end).await,
             NodeEvent::Changed(view) => self.follow_change(view).await.map(drop),
             NodeEvent::Metrics(samples) => self.store.metrics_insert(samples).await,
         }
@@ -73,33 +75,29 @@ impl Control {
 
     /// Notes an end. It may come before the create has written its row: the note is left
     /// first, so that whoever comes second finds what the other one did.
-    pub(crate) async fn ended(
-        &self,
-        id: &SandboxId,
-        reason: EndReason,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn ended(&self, id: &SandboxId, end: SandboxEnd) -> Result<(), StoreError> {
+        self.recent_ends.note(id, end);
         {
             let mut early = self
                 .early_ends
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             if early.len() >= MANY_EARLY_ENDS {
-                let old = at.checked_sub(EARLY_END_AGE).unwrap_or(at);
-                early.retain(|_, (_, at)| *at > old);
+                let old = end.at.checked_sub(EARLY_END_AGE).unwrap_or(end.at);
+                early.retain(|_, end| end.at > old);
             }
-            early.insert(id.clone(), (reason, at));
+            early.insert(id.clone(), end);
         }
         // The place is free before the end can be seen, and again below in case the create
         // took it only now.
         self.quota.release(id);
         let is_presumed = self.lock_presumed().contains(id);
         let known = if is_presumed {
-            self.store.sandbox_correct_end(id, reason, at).await?;
+            self.store.sandbox_correct_end(id, &end).await?;
             self.lock_presumed().remove(id);
             true
         } else {
-            self.store.sandbox_end(id, reason, at).await?
+            self.store.sandbox_end(id, &end).await?
         };
         self.quota.release(id);
         if known || self.store.sandbox_is_known(id).await? {
@@ -108,7 +106,7 @@ impl Control {
         Ok(())
     }
 
-    pub(crate) fn take_early_end(&self, id: &SandboxId) -> Option<(EndReason, Timestamp)> {
+    pub(crate) fn take_early_end(&self, id: &SandboxId) -> Option<SandboxEnd> {
         self.early_ends
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -117,10 +115,74 @@ impl Control {
 
     /// Writes an end down that was told before the row was there.
     pub(crate) async fn apply_early_end(&self, id: &SandboxId) -> Result<(), StoreError> {
-        if let Some((reason, at)) = self.take_early_end(id) {
+        if let Some(end) = self.take_early_end(id) {
             self.quota.release(id);
-            self.store.sandbox_end(id, reason, at).await?;
+            self.store.sandbox_end(id, &end).await?;
         }
         Ok(())
+    }
+}
+
+/// Ends remembered for those who ask in vain.
+const MANY_RECENT_ENDS: usize = 4096;
+
+/// How sandboxes ended lately that nobody wanted to end: their clients are told.
+#[derive(Debug, Default)]
+pub(crate) struct RecentEnds(Mutex<(HashMap<SandboxId, SandboxEnd>, VecDeque<SandboxId>)>);
+
+impl RecentEnds {
+    pub(crate) fn note(&self, id: &SandboxId, end: SandboxEnd) {
+        if matches!(end.reason, EndReason::Killed | EndReason::TimedOut) {
+            return;
+        }
+        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (by_id, order) = &mut *ends;
+        if by_id.insert(id.clone(), end).is_none() {
+            order.push_back(id.clone());
+        }
+        if order.len() > MANY_RECENT_ENDS
+            && let Some(oldest) = order.pop_front()
+        {
+            by_id.remove(&oldest);
+        }
+    }
+
+    fn get(&self, id: &SandboxId) -> Option<SandboxEnd> {
+        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.0.get(id).copied()
+    }
+}
+
+impl Control {
+    /// How a sandbox ended, if it did so lately and neither a client nor the clock wanted
+    /// it to. For whoever knows its id.
+    #[must_use]
+    pub fn recent_end(&self, id: &SandboxId) -> Option<SandboxEnd> {
+        self.recent_ends.get(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn only_the_last_odd_ends_are_remembered() {
+        let ends = RecentEnds::default();
+        let end = |reason| SandboxEnd::new(reason, Timestamp::UNIX_EPOCH);
+        let (first, second) = (SandboxId::random(), SandboxId::random());
+        ends.note(&first, end(EndReason::Killed));
+        assert_eq!(ends.get(&first), None);
+        ends.note(&first, end(EndReason::HostRestarted));
+        ends.note(&first, end(EndReason::Crashed));
+        ends.note(&second, end(EndReason::OutOfMemory));
+        assert_eq!(ends.get(&first), Some(end(EndReason::Crashed)));
+        for _ in 1..MANY_RECENT_ENDS {
+            ends.note(&SandboxId::random(), end(EndReason::Crashed));
+        }
+        assert_eq!(ends.get(&first), None);
+        assert_eq!(ends.get(&second), Some(end(EndReason::OutOfMemory)));
     }
 }

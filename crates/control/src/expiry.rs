@@ -44,7 +44,7 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets metrics and ended sandboxes past the retention, old idempotency keys, and
+    /// Forgets metrics, events and ended sandboxes past the retention, old idempotency keys, and
     /// what builds left.
     ///
     /// # Errors
@@ -59,6 +59,11 @@ impl Control {
         }
         for _ in 0..BATCHES {
             if self.store.sandbox_purge(retention, BATCH).await? < u64::from(BATCH) {
+                break;
+            }
+        }
+        for _ in 0..BATCHES {
+            if self.store.event_purge(retention, BATCH).await? < u64::from(BATCH) {
                 break;
             }
         }

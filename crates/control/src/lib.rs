@@ -31,6 +31,7 @@ mod teams;
 mod templates;
 mod volumes;
 mod wake;
+mod webhooks;
 
 pub use auth::{Caller, Team};
 pub use build::{
@@ -62,11 +63,15 @@ pub use volumes::{VolumeTokenError, VolumeView, VolumesError};
 pub use wake::{Wake, WakeAsk};
 pub use warren_cluster::NodeError;
 pub use warren_store::{
-    AliasRecord, ApiKeyRecord, BuildRecord, BuildStatus, DeleteTemplateError, MountRecord,
-    RequestBuildError, SandboxRecord, StoreError, StoredAnswer, TagRecord, TemplateRecord,
-    TemplateSummary, VolumeRecord,
+    AliasRecord, ApiKeyRecord, AttemptRecord, BuildRecord, BuildStatus, DeleteTemplateError,
+    DeliveryRecord, DeliveryState, EventRecord, MountRecord, RequestBuildError, SandboxRecord,
+    StoreError, StoredAnswer, TagRecord, TemplateRecord, TemplateSummary, VolumeRecord,
+    WebhookRecord,
 };
 pub use warren_template::build::{RegistryCredentials, Step};
 pub use warren_volume::{
     Content, Draft, Entry, EntryKind, NewNode, Owner, VolumeError, VolumePath,
+};
+pub use webhooks::{
+    EventQuery, NewWebhook, WebhookChange, WebhookConfig, WebhookError, event_body,
 };

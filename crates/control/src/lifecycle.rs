@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use warren_cluster::{Deadline, NodeError, SandboxView};
 use warren_store::SandboxRecord;
-use warren_types::{EndReason, SandboxId, SandboxState};
+use warren_types::{EndReason, SandboxEnd, SandboxId, SandboxState};
 
 use crate::sandbox::{later, latest_end};
 use crate::{Caller, Control, NetworkUpdate, Sandbox, SandboxError};
@@ -34,7 +34,7 @@ impl Control {
         }
         self.quota.release(id);
         self.store
-            .sandbox_end(id, EndReason::Killed, Timestamp::now())
+            .sandbox_end(id, &SandboxEnd::new(EndReason::Killed, Timestamp::now()))
             .await?;
         Ok(())
     }
@@ -102,11 +102,19 @@ impl Control {
         caller: &Caller,
         id: &SandboxId,
     ) -> Result<SandboxRecord, SandboxError> {
-        self.store
-            .sandbox_get(caller.team.id, id)
-            .await?
-            .filter(|record| record.ended_at.is_none())
-            .ok_or_else(|| SandboxError::NotFound(id.clone()))
+        let record = self.store.sandbox_get(caller.team.id, id).await?;
+        let record = record.ok_or_else(|| SandboxError::NotFound(id.clone()))?;
+        match record.ended_at.zip(record.end_reason) {
+            None => Ok(record),
+            Some((at, reason)) => Err(SandboxError::Ended {
+                id: id.clone(),
+                end: SandboxEnd {
+                    reason,
+                    at,
+                    memory_peak: record.memory_peak,
+                },
+            }),
+        }
     }
 
     async fn running(

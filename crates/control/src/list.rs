@@ -232,6 +232,7 @@ mod tests {
             end_at: at,
             ended_at: None,
             end_reason: None,
+            memory_peak: None,
             cpu_count: 1,
             memory_mib: 1,
             disk_mib: 1,

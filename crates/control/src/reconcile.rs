@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use warren_cluster::NodeError;
 use warren_service::Chain;
 use warren_store::{LiveSandbox, StoreError};
-use warren_types::{EndReason, SandboxId};
+use warren_types::{EndReason, SandboxEnd, SandboxId};
 
 use crate::Control;
 
@@ -95,15 +95,16 @@ impl Control {
         end_at: Timestamp,
     ) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        let (reason, at) = if end_at <= now {
-            (EndReason::TimedOut, end_at)
+        let end = if end_at <= now {
+            SandboxEnd::new(EndReason::TimedOut, end_at)
         } else {
-            (EndReason::HostRestarted, now)
+            SandboxEnd::new(EndReason::HostRestarted, now)
         };
+        self.recent_ends.note(id, end);
         self.quota.release(id);
         // Noted first, so that a word of the node that comes in between finds the note.
         self.lock_presumed().insert(id.clone());
-        let ended = self.store.sandbox_end(id, reason, at).await;
+        let ended = self.store.sandbox_end(id, &end).await;
         if !matches!(ended, Ok(true)) {
             self.lock_presumed().remove(id);
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use warren_cluster::{BuildImage, Captured, CreateSandbox, NodeError, VolumeMount};
-use warren_service::Chain;
+use warren_service::{Chain, fault};
 use warren_store::{
     BuildContent, NewSnapshot, RecordSnapshotError, SandboxRecord, SnapshotRecord, StoreError,
 };
@@ -146,7 +146,9 @@ impl Control {
             content: content(captured.image),
             at: Timestamp::now(),
         };
+        fault::point("snapshot.captured");
         let recorded = self.store.snapshot_insert(&new).await;
+        fault::point("snapshot.recorded");
         let template = match recorded {
             Ok(template) => template,
             Err(error) => {
@@ -256,9 +258,11 @@ impl Control {
             }
             Err(error) => return Err(self.refused(&record, error).await.into()),
         };
+        fault::point("fork.captured");
         let request = self.fork_request(&record, captured, mounts, timeout)?;
         let copies = (0..count).map(|_| self.fork_one(caller, &record, timeout_s, request.clone()));
         let copies = futures_util::future::join_all(copies).await;
+        fault::point("fork.copied");
         self.forget_capture(open.build).await;
         Ok(copies)
     }
@@ -308,6 +312,7 @@ impl Control {
             .ok_or(CreateError::Quota { limit })?;
         let view = self.node.create(request).await.map_err(CreateError::Node)?;
         place.keep(view.id.clone(), view.revision);
+        fault::point("fork.started");
         let record = SandboxRecord {
             id: view.id,
             state: SandboxState::Running,

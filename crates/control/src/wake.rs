@@ -147,7 +147,9 @@ impl Control {
             Err(error @ SandboxError::Quota { .. }) => Wake::Limit {
                 message: error.to_string(),
             },
-            Err(SandboxError::NotFound(_) | SandboxError::Ending(_)) => Wake::NotFound,
+            Err(
+                SandboxError::NotFound(_) | SandboxError::Ended { .. } | SandboxError::Ending(_),
+            ) => Wake::NotFound,
             Err(error) => {
                 tracing::error!(sandbox_id = %record.id, error = %Chain(&error),
                     "traffic could not resume a sandbox");

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use warren_cluster::{NodeEvent, SandboxView};
 use warren_runtime::{AdoptError, Runtime, RuntimeError, Sandbox};
 use warren_service::Chain;
-use warren_types::{EndReason, LogLevel, SandboxId};
+use warren_types::{EndReason, LogLevel, SandboxEnd, SandboxId};
 
 use crate::agent;
 use crate::ledger::Entry;
 use crate::node::Node;
-use crate::sandbox::Owner;
+use crate::sandbox::{Owner, ended_text};
 
 /// What was taken over; the rest is swept.
 #[derive(Debug, Default)]
@@ -107,7 +107,8 @@ impl<R: Runtime> Node<R> {
             AdoptError::Gone | AdoptError::Failed(_) => EndReason::Crashed,
         };
         tracing::warn!(sandbox_id = %id, error = %Chain(error), "a sandbox on record is gone");
-        let text = format!("sandbox ended: {}", reason.as_str());
+        let end = SandboxEnd::new(reason, Timestamp::now());
+        let text = ended_text(&end);
         let closed = self
             .context
             .archive
@@ -118,8 +119,7 @@ impl<R: Runtime> Node<R> {
         }
         let ended = NodeEvent::Ended {
             id: id.clone(),
-            reason,
-            at: Timestamp::now(),
+            end,
         };
         let events = self.context.events.clone();
         // Nobody consumes yet, and there may be more of them than the queue holds.

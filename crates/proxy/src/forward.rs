@@ -133,6 +133,7 @@ impl Inner {
         match self.source.resolve(&target.id, &ask).await {
             Resolution::Route(route) => Ok(route),
             Resolution::NotFound => Err(Refusal::NotFound { id }),
+            Resolution::Ended { why } => Err(Refusal::Ended { id, why }),
             Resolution::ResumeDenied => Err(Refusal::ResumeDenied { id }),
             Resolution::Transitioning => Err(Refusal::Transitioning { id }),
             Resolution::LimitReached { message } => Err(Refusal::LimitReached { id, message }),

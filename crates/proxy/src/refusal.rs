@@ -36,6 +36,10 @@ pub(crate) enum Refusal {
     NotFound {
         id: SandboxId,
     },
+    Ended {
+        id: SandboxId,
+        why: String,
+    },
     PortClosed {
         id: SandboxId,
         port: u16,
@@ -232,6 +236,10 @@ impl Refusal {
         let (status, title, message) = match self {
             Self::Reserved { .. } => (S::NOT_FOUND, "Endpoint Not Available", RESERVED),
             Self::NotFound { .. } => (S::BAD_GATEWAY, "Sandbox Not Found", NOT_FOUND),
+            Self::Ended { why, .. } => {
+                let text = format!("{NOT_FOUND}: it {why}");
+                return Some((S::BAD_GATEWAY, "Sandbox Not Found", text.into()));
+            }
             Self::PortClosed { .. } => (S::BAD_GATEWAY, "Closed Port", PORT_CLOSED),
             Self::TokenMissing { .. } => {
                 (S::FORBIDDEN, "Missing Traffic Access Token", TOKEN_MISSING)
@@ -267,6 +275,7 @@ impl Refusal {
     fn sandbox_id(&self) -> Option<&SandboxId> {
         match self {
             Self::NotFound { id }
+            | Self::Ended { id, .. }
             | Self::PortClosed { id, .. }
             | Self::TokenMissing { id }
             | Self::TokenInvalid { id }

@@ -66,6 +66,11 @@ pub enum Resolution {
     Route(Arc<Route>),
     /// Unknown, ended, or paused and not to be resumed by traffic.
     NotFound,
+    /// It ended in a way that its clients don't expect.
+    Ended {
+        /// What befell it; continues a sentence such as "it".
+        why: String,
+    },
     /// It could be resumed, but not with these credentials.
     ResumeDenied,
     /// Its pause or resume takes too long.

@@ -85,6 +85,9 @@ pub struct Usage {
     pub disk_used: u64,
     /// Times that the kernel killed a process for lack of memory (cumulative).
     pub oom_kills: u64,
+    /// The most memory that it ever used, page cache included, in bytes; 0 where the kernel
+    /// does not tell.
+    pub memory_peak: u64,
 }
 
 /// How a sandbox's first process came to its end.

@@ -2,6 +2,7 @@
 //! can't be printed, and one way to show an error with its causes.
 
 mod chain;
+pub mod fault;
 mod secret;
 mod tasks;
 

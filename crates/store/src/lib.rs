@@ -6,7 +6,9 @@
 //! power loss the last commits may be missing, never torn. Statements are portable SQL
 //! with ids as text and times as microseconds, so that another engine can take them.
 
+mod changes;
 mod error;
+mod events;
 mod idempotency;
 mod keys;
 mod metrics;
@@ -18,13 +20,16 @@ mod teams;
 mod templates;
 mod time;
 mod volumes;
+mod webhooks;
 
+pub use changes::SandboxChange;
 pub use error::{OpenError, StoreError};
+pub use events::{EventFilter, EventRecord};
 pub use idempotency::{IdempotencyClaim, StoredAnswer};
 pub use keys::ApiKeyRecord;
 pub use metrics::{SpanCount, StartSpans};
 pub use pool::Store;
-pub use sandboxes::{LiveSandbox, PauseRecord, SandboxChange, SandboxRecord};
+pub use sandboxes::{LiveSandbox, PauseRecord, SandboxRecord};
 pub use snapshots::{NewSnapshot, RecordSnapshotError, SnapshotRecord};
 pub use teams::{Membership, TeamRecord};
 pub use templates::{
@@ -33,3 +38,4 @@ pub use templates::{
     TemplateRecord, TemplateSummary,
 };
 pub use volumes::{MountRecord, VolumeRecord};
+pub use webhooks::{AttemptRecord, DeliveryRecord, DeliveryState, WebhookRecord};

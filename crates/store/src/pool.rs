@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::Notify;
 
 use crate::error::query;
 use crate::migrate::MIGRATIONS;
@@ -28,6 +29,8 @@ pub struct Store {
     pub(crate) writer: SqlitePool,
     pub(crate) reader: SqlitePool,
     log: Arc<PathBuf>,
+    /// Told when deliveries were written.
+    pub(crate) outbox: Arc<Notify>,
 }
 
 impl Store {
@@ -57,6 +60,7 @@ impl Store {
             writer,
             reader,
             log: Arc::new(PathBuf::from(log)),
+            outbox: Arc::default(),
         })
     }
 

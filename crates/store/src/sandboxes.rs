@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use sqlx::FromRow;
-use warren_types::{BuildId, EndReason, SandboxId, SandboxState, TeamId, TemplateId};
+use warren_types::{
+    BuildId, EndReason, EventKind, RunId, SandboxId, SandboxState, TeamId, TemplateId,
+};
 
 use crate::error::{malformed, query};
+use crate::events::{self, SUBJECT, Subject};
 use crate::time::{micros, timestamp};
 use crate::{MountRecord, Store, StoreError};
 
@@ -32,7 +35,9 @@ pub struct SandboxRecord {
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// Why it ended.
-    pub end_reason: Option<String>,
+    pub end_reason: Option<EndReason>,
+    /// The most memory in bytes that it used, of one that ran out of it.
+    pub memory_peak: Option<u64>,
     /// CPUs.
     pub cpu_count: u32,
     /// Memory limit in MiB.
@@ -76,19 +81,6 @@ pub struct PauseRecord {
     pub note: Option<String>,
 }
 
-/// What a pause or resume changes.
-#[derive(Debug, Clone)]
-pub struct SandboxChange {
-    /// Raised by every pause and resume; older changes than what is known do nothing.
-    pub revision: u64,
-    /// When its last run started.
-    pub started_at: Timestamp,
-    /// When it ends, or was paused.
-    pub end_at: Timestamp,
-    /// What is kept of it, if it is paused.
-    pub pause: Option<PauseRecord>,
-}
-
 /// A sandbox that has not ended.
 #[derive(Debug, Clone)]
 pub struct LiveSandbox {
@@ -114,6 +106,7 @@ struct SandboxRow {
     end_at: i64,
     ended_at: Option<i64>,
     end_reason: Option<String>,
+    memory_peak: Option<i64>,
     cpu_count: i64,
     memory_mib: i64,
     disk_mib: i64,
@@ -133,8 +126,9 @@ struct SandboxRow {
     volume_mounts: Option<String>,
 }
 
-const RUNNING: &str = "running";
-const PAUSED: &str = "paused";
+const INSERT: &str = "add sandbox";
+pub(crate) const RUNNING: &str = "running";
+pub(crate) const PAUSED: &str = "paused";
 
 impl TryFrom<SandboxRow> for SandboxRecord {
     type Error = StoreError;
@@ -169,6 +163,13 @@ impl TryFrom<SandboxRow> for SandboxRecord {
                 .ended_at
                 .map(|at| timestamp(at, "ended_at", id))
                 .transpose()?,
+            end_reason: match &row.end_reason {
+                Some(word) => {
+                    Some(EndReason::parse(word).ok_or_else(|| malformed("end_reason", id))?)
+                }
+                None => None,
+            },
+            memory_peak: row.memory_peak.and_then(|peak| u64::try_from(peak).ok()),
             cpu_count: number(row.cpu_count, "cpu_count")?,
             memory_mib: number(row.memory_mib, "memory_mib")?,
             disk_mib: number(row.disk_mib, "disk_mib")?,
@@ -185,7 +186,6 @@ impl TryFrom<SandboxRow> for SandboxRecord {
             }),
             auto_pause_memory: row.auto_pause_memory != 0,
             timeout_s: number(row.timeout_s, "timeout_s")?,
-            end_reason: row.end_reason,
             alias: row.alias,
             network: row.network,
             mcp: row.mcp,
@@ -194,12 +194,12 @@ impl TryFrom<SandboxRow> for SandboxRecord {
     }
 }
 
-fn revision(revision: u64) -> i64 {
+pub(crate) fn revision(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
 impl Store {
-    /// Adds a sandbox that runs.
+    /// Adds a sandbox that runs, and tells of it.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -215,41 +215,49 @@ impl Store {
         } else {
             RUNNING
         };
-        sqlx::query(
+        let statement = format!(
             "INSERT INTO sandboxes
              (id, team_id, template_id, build_id, alias, state, started_at, end_at,
               cpu_count, memory_mib, disk_mib, metadata, secure, private_traffic,
               allow_internet, network, auto_pause, auto_resume, mcp, revision,
-              auto_pause_memory, timeout_s, volume_mounts)
+              auto_pause_memory, timeout_s, volume_mounts, run_id)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, $18, $19, $20, $21, $22, $23)",
-        )
-        .bind(sandbox.id.as_str())
-        .bind(sandbox.team_id.to_string())
-        .bind(sandbox.template_id.as_str())
-        .bind(sandbox.build_id.to_string())
-        .bind(&sandbox.alias)
-        .bind(state)
-        .bind(micros(sandbox.started_at))
-        .bind(micros(sandbox.end_at))
-        .bind(i64::from(sandbox.cpu_count))
-        .bind(i64::from(sandbox.memory_mib))
-        .bind(i64::from(sandbox.disk_mib))
-        .bind(metadata)
-        .bind(i64::from(sandbox.secure))
-        .bind(i64::from(sandbox.private_traffic))
-        .bind(sandbox.allow_internet.map(i64::from))
-        .bind(&sandbox.network)
-        .bind(i64::from(sandbox.auto_pause))
-        .bind(i64::from(sandbox.auto_resume))
-        .bind(&sandbox.mcp)
-        .bind(revision(sandbox.revision))
-        .bind(i64::from(sandbox.auto_pause_memory))
-        .bind(i64::from(sandbox.timeout_s))
-        .bind(mounts)
-        .execute(&self.writer)
-        .await
-        .map_err(query("add sandbox"))?;
+                     $17, $18, $19, $20, $21, $22, $23, $24)
+             RETURNING {SUBJECT}"
+        );
+        let mut tx = self.writer.begin().await.map_err(query(INSERT))?;
+        let subject: Subject = sqlx::query_as(&statement)
+            .bind(sandbox.id.as_str())
+            .bind(sandbox.team_id.to_string())
+            .bind(sandbox.template_id.as_str())
+            .bind(sandbox.build_id.to_string())
+            .bind(&sandbox.alias)
+            .bind(state)
+            .bind(micros(sandbox.started_at))
+            .bind(micros(sandbox.end_at))
+            .bind(i64::from(sandbox.cpu_count))
+            .bind(i64::from(sandbox.memory_mib))
+            .bind(i64::from(sandbox.disk_mib))
+            .bind(metadata)
+            .bind(i64::from(sandbox.secure))
+            .bind(i64::from(sandbox.private_traffic))
+            .bind(sandbox.allow_internet.map(i64::from))
+            .bind(&sandbox.network)
+            .bind(i64::from(sandbox.auto_pause))
+            .bind(i64::from(sandbox.auto_resume))
+            .bind(&sandbox.mcp)
+            .bind(revision(sandbox.revision))
+            .bind(i64::from(sandbox.auto_pause_memory))
+            .bind(i64::from(sandbox.timeout_s))
+            .bind(mounts)
+            .bind(RunId::random().to_string())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(query(INSERT))?;
+        let (at, data) = (sandbox.started_at, subject.plain()?);
+        let told = events::write(&mut tx, &subject, EventKind::Created, at, &data).await?;
+        tx.commit().await.map_err(query(INSERT))?;
+        self.delivered_later(told);
         Ok(())
     }
 
@@ -335,40 +343,6 @@ impl Store {
             .collect()
     }
 
-    /// Writes down a pause or resume, unless it is known or a newer one is. Returns whether
-    /// it was written.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn sandbox_change(
-        &self,
-        id: &SandboxId,
-        change: &SandboxChange,
-    ) -> Result<bool, StoreError> {
-        let state = if change.pause.is_some() {
-            PAUSED
-        } else {
-            RUNNING
-        };
-        let pause = change.pause.as_ref();
-        let done = sqlx::query(
-            "UPDATE sandboxes SET state = $2, started_at = $3, end_at = $4, revision = $5,
-                                  pause_memory = $6, pause_note = $7
-             WHERE id = $1 AND ended_at IS NULL AND revision < $5",
-        )
-        .bind(id.as_str())
-        .bind(state)
-        .bind(micros(change.started_at))
-        .bind(micros(change.end_at))
-        .bind(revision(change.revision))
-        .bind(pause.map(|pause| i64::from(pause.memory)))
-        .bind(pause.and_then(|pause| pause.note.as_deref()))
-        .execute(&self.writer)
-        .await
-        .map_err(query("change state of sandbox"))?;
-        Ok(done.rows_affected() > 0)
-    }
-
     /// Replaces what happens to a sandbox when its time runs out.
     ///
     /// # Errors
@@ -384,93 +358,6 @@ impl Store {
             .execute(&self.writer)
             .await
             .map_err(query("set time-out action of sandbox"))?;
-        Ok(())
-    }
-
-    /// Marks a sandbox as ended. Returns whether it was known and had not ended: the
-    /// first reason stays.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn sandbox_end(
-        &self,
-        id: &SandboxId,
-        reason: EndReason,
-        at: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE sandboxes SET ended_at = $2, end_reason = $3
-             WHERE id = $1 AND ended_at IS NULL",
-        )
-        .bind(id.as_str())
-        .bind(micros(at))
-        .bind(reason.as_str())
-        .execute(&self.writer)
-        .await
-        .map_err(query("mark sandbox as ended"))?;
-        Ok(done.rows_affected() > 0)
-    }
-
-    /// Replaces the presumed end of a sandbox by what is known of it.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn sandbox_correct_end(
-        &self,
-        id: &SandboxId,
-        reason: EndReason,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE sandboxes SET ended_at = $2, end_reason = $3 WHERE id = $1")
-            .bind(id.as_str())
-            .bind(micros(at))
-            .bind(reason.as_str())
-            .execute(&self.writer)
-            .await
-            .map_err(query("correct end of sandbox"))?;
-        Ok(())
-    }
-
-    /// Moves the end of a sandbox that has not ended, in the run that a revision names.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn sandbox_set_end(
-        &self,
-        id: &SandboxId,
-        end_at: Timestamp,
-        run: u64,
-    ) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE sandboxes SET end_at = $2
-             WHERE id = $1 AND ended_at IS NULL AND revision = $3",
-        )
-        .bind(id.as_str())
-        .bind(micros(end_at))
-        .bind(revision(run))
-        .execute(&self.writer)
-        .await
-        .map_err(query("move end of sandbox"))?;
-        Ok(())
-    }
-
-    /// Replaces the network settings of a sandbox.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn sandbox_set_network(
-        &self,
-        id: &SandboxId,
-        allow_internet: Option<bool>,
-        network: Option<&str>,
-    ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE sandboxes SET allow_internet = $2, network = $3 WHERE id = $1")
-            .bind(id.as_str())
-            .bind(allow_internet.map(i64::from))
-            .bind(network)
-            .execute(&self.writer)
-            .await
-            .map_err(query("set network of sandbox"))?;
         Ok(())
     }
 

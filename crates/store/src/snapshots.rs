@@ -1,10 +1,12 @@
 //! Builds made from sandboxes.
 
 use jiff::Timestamp;
-use sqlx::FromRow;
-use warren_types::{BuildId, SandboxId, TeamId, TemplateId};
+use serde_json::json;
+use sqlx::{FromRow, SqliteConnection};
+use warren_types::{BuildId, EventKind, SandboxId, TeamId, TemplateId};
 
 use crate::error::{malformed, query};
+use crate::events::{self, SUBJECT, Subject};
 use crate::templates::register::{insert_alias, insert_build_as, insert_tag, insert_template};
 use crate::templates::{BuildContent, BuildStatus};
 use crate::time::{micros, timestamp};
@@ -156,7 +158,9 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(query(INSERT))?;
+        let told = checkpointed(&mut tx, snapshot, &template).await?;
         tx.commit().await.map_err(query(INSERT))?;
+        self.delivered_later(told);
         Ok(template)
     }
 
@@ -199,4 +203,24 @@ impl Store {
             .map(|(id,)| id.parse().map_err(|_| malformed("build_id", &id)))
             .collect()
     }
+}
+
+/// Tells of the source that it was captured.
+async fn checkpointed(
+    tx: &mut SqliteConnection,
+    snapshot: &NewSnapshot,
+    template: &TemplateId,
+) -> Result<bool, StoreError> {
+    let statement = format!("SELECT {SUBJECT} FROM sandboxes WHERE id = $1");
+    let subject: Option<Subject> = sqlx::query_as(&statement)
+        .bind(snapshot.sandbox_id.as_str())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(query(INSERT))?;
+    let Some(subject) = subject else {
+        return Ok(false);
+    };
+    let snapshot_id = format!("{template}:{}", snapshot.tag);
+    let data = subject.with("snapshot_id", json!(snapshot_id))?;
+    events::write(tx, &subject, EventKind::Checkpointed, snapshot.at, &data).await
 }

@@ -175,6 +175,22 @@ uuid_id!(
     VolumeId
 );
 uuid_id!(
+    /// A lifecycle event.
+    EventId
+);
+uuid_id!(
+    /// One run of a sandbox, from its start or resume to its pause or end.
+    RunId
+);
+uuid_id!(
+    /// An address that a team wants events delivered to.
+    WebhookId
+);
+uuid_id!(
+    /// The delivery of one event to one webhook, with all its attempts.
+    DeliveryId
+);
+uuid_id!(
     /// A person: the owner of access tokens, member of teams.
     UserId
 );

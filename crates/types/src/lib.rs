@@ -1,6 +1,7 @@
 //! Vocabulary shared by every crate: identifiers, sandbox states and their
 //! transitions, resource limits. No I/O and no async runtime.
 
+mod event;
 mod id;
 mod network;
 mod observe;
@@ -8,7 +9,11 @@ mod resources;
 mod sandbox;
 mod start;
 
-pub use id::{ApiKeyId, BuildId, IdError, SandboxId, TeamId, TemplateId, UserId, VolumeId};
+pub use event::{EventKind, SandboxEnd, UnknownEvent};
+pub use id::{
+    ApiKeyId, BuildId, DeliveryId, EventId, IdError, RunId, SandboxId, TeamId, TemplateId, UserId,
+    VolumeId, WebhookId,
+};
 pub use network::{NetworkConfig, NetworkPolicy};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
 pub use resources::Resources;

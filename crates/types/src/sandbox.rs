@@ -192,6 +192,22 @@ impl EndReason {
             Self::StartFailed => "start_failed",
         }
     }
+
+    /// The reason that a stable word stands for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [
+            Self::Killed,
+            Self::TimedOut,
+            Self::OutOfMemory,
+            Self::Crashed,
+            Self::HostRestarted,
+            Self::Evicted,
+            Self::StartFailed,
+        ]
+        .into_iter()
+        .find(|reason| reason.as_str() == word)
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod build;
 mod error;
+mod event;
 mod network;
 mod observe;
 mod sandbox;
@@ -18,6 +19,10 @@ pub use build::{
     TemplateBuildStart, TemplateFiles, TemplateStep, TemplateTag, TemplateUpdate, TemplateUpdated,
 };
 pub use error::{ErrorBody, VolumeContentErrorBody};
+pub use event::{
+    EVENT_VERSION, NewWebhook, SandboxEvent, Webhook, WebhookAttempt, WebhookChange,
+    WebhookDelivery,
+};
 pub use network::{
     EgressProxy, EgressProxyTls, NetworkRule, NetworkSettings, NetworkTransform, NetworkUpdate,
 };

@@ -7,6 +7,7 @@ mod builder;
 mod builds;
 mod conventions;
 mod create;
+mod events;
 mod idempotency;
 mod lifecycle;
 mod list;

@@ -14,7 +14,8 @@ use warren_cluster::{
 };
 use warren_service::Secret;
 use warren_types::{
-    BuildId, CaptureKind, EndReason, LogEntry, MetricsPoint, NetworkPolicy, SandboxId, SandboxState,
+    BuildId, CaptureKind, EndReason, LogEntry, MetricsPoint, NetworkPolicy, SandboxEnd, SandboxId,
+    SandboxState,
 };
 
 /// What the next create does instead of succeeding.
@@ -107,9 +108,13 @@ impl FakeNode {
 
     /// Tells that a sandbox ended.
     pub(crate) async fn tell(&self, id: &str, reason: EndReason) {
-        let (id, at) = (id.parse().unwrap(), Timestamp::now());
+        let id = id.parse().unwrap();
+        let mut end = SandboxEnd::new(reason, Timestamp::now());
+        if reason == EndReason::OutOfMemory {
+            end.memory_peak = Some(512 << 20);
+        }
         self.events
-            .send(NodeEvent::Ended { id, reason, at })
+            .send(NodeEvent::Ended { id, end })
             .await
             .unwrap();
     }

@@ -75,15 +75,15 @@ async fn what_the_node_tells_of_an_end_counts_more_than_a_guess() {
             .unwrap();
         record.unwrap().end_reason.unwrap()
     };
-    assert_eq!(reason().await, "host_restarted");
+    assert_eq!(reason().await, EndReason::HostRestarted);
     server.node.tell(&id, EndReason::OutOfMemory).await;
     for _ in 0..500 {
-        if reason().await == "out_of_memory" {
+        if reason().await == EndReason::OutOfMemory {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the reason is still {}", reason().await);
+    panic!("the reason is still {:?}", reason().await);
 }
 
 #[tokio::test]

@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 use warren_api::{ApiConfig, router};
-use warren_control::{ArchiveLimits, BuildConfig, BuildSpec, Control, ControlConfig, Limits, Team};
+use warren_control::{
+    ArchiveLimits, BuildConfig, BuildSpec, Control, ControlConfig, Limits, Team, WebhookConfig,
+};
 use warren_service::Secret;
 use warren_store::Store;
 use warren_types::Resources;
+use warren_webhook::{Sender, SenderConfig};
 
 use crate::builder::FakeBuilder;
 use crate::node::FakeNode;
@@ -103,6 +106,17 @@ async fn control(
                 max_bytes: MAX_ARCHIVE,
                 ..ArchiveLimits::default()
             },
+        }),
+        webhooks: Some(WebhookConfig {
+            backoff: vec![Duration::from_millis(10); 3],
+            ..WebhookConfig::new(
+                Sender::new(SenderConfig {
+                    allow_private: true,
+                    timeout: Duration::from_secs(2),
+                    ..SenderConfig::default()
+                })
+                .unwrap(),
+            )
         }),
         ..ControlConfig::new(Secret::new(TOKEN_KEY.to_owned()))
     };
@@ -208,6 +222,10 @@ impl Server {
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call_as(&self.key, "POST", path, Some(body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call_as(&self.key, "PATCH", path, Some(body)).await
     }
 
     pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {

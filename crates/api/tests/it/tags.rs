@@ -6,10 +6,6 @@ use warren_types::EndReason;
 use crate::server::Server;
 
 impl Server {
-    async fn patch(&self, path: &str, body: Value) -> crate::server::Answer {
-        self.call_as(&self.key, "PATCH", path, Some(body)).await
-    }
-
     async fn tags(&self, template: &str) -> Vec<(String, String)> {
         let list = self
             .get(&format!("/templates/{template}/tags"))

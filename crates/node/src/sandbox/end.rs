@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use warren_cluster::NodeEvent;
 use warren_runtime::{Runtime, Sandbox};
 use warren_service::Chain;
-use warren_types::{EndReason, LogLevel, SandboxEvent};
+use warren_types::{EndReason, LogLevel, SandboxEnd, SandboxEvent};
 
 use super::owner::{Command, Owner};
 
@@ -16,9 +16,18 @@ impl<R: Runtime> Owner<R> {
             EndReason::Crashed | EndReason::OutOfMemory => SandboxEvent::Died,
             _ => SandboxEvent::EndRequested,
         };
+        let memory_peak = match reason {
+            EndReason::OutOfMemory => self.memory_peak().await,
+            _ => None,
+        };
+        let mut end = SandboxEnd {
+            reason,
+            at: Timestamp::now(),
+            memory_peak,
+        };
         self.enter(event);
         self.run.cancel();
-        self.keep_log(reason);
+        self.keep_log(&end);
 
         let destroyed = match self.sandbox.take() {
             Some(sandbox) => sandbox.destroy().await,
@@ -39,10 +48,10 @@ impl<R: Runtime> Owner<R> {
                 "could not destroy the sandbox; the next start tries again"),
         }
         self.context.registry.remove(&self.id);
+        end.at = Timestamp::now();
         let ended = NodeEvent::Ended {
             id: self.id.clone(),
-            reason,
-            at: Timestamp::now(),
+            end,
         };
         if self.context.events.send(ended).await.is_err() {
             tracing::debug!(sandbox_id = %self.id, "nobody listens to events any more");
@@ -59,13 +68,22 @@ impl<R: Runtime> Owner<R> {
         }
     }
 
-    fn keep_log(&self, reason: EndReason) {
-        let level = match reason {
+    /// What it used at most, which its group still tells after its processes died.
+    async fn memory_peak(&self) -> Option<u64> {
+        let usage = self.sandbox.as_ref()?.usage().await;
+        usage
+            .ok()
+            .map(|usage| usage.memory_peak)
+            .filter(|peak| *peak > 0)
+    }
+
+    fn keep_log(&self, end: &SandboxEnd) {
+        let level = match end.reason {
             EndReason::Crashed | EndReason::OutOfMemory | EndReason::StartFailed => LogLevel::Error,
             _ => LogLevel::Info,
         };
         self.archive_log();
-        self.note(level, &format!("sandbox ended: {}", reason.as_str()));
+        self.note(level, &ended_text(end));
     }
 
     /// Keeps the log of a run whose file is about to be released.
@@ -77,4 +95,13 @@ impl<R: Runtime> Owner<R> {
             tracing::warn!(sandbox_id = %self.id, error = %Chain(&error), "could not keep the log");
         }
     }
+}
+
+/// The last line of a sandbox's log.
+pub(crate) fn ended_text(end: &SandboxEnd) -> String {
+    format!(
+        "sandbox ended: {}: it {}",
+        end.reason.as_str(),
+        end.explain()
+    )
 }

@@ -6,4 +6,5 @@ mod owner;
 mod pause;
 
 pub(crate) use boot::{Booted, Booter, Claim};
+pub(crate) use end::ended_text;
 pub(crate) use owner::{Command, Context, Owner};

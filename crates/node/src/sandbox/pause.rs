@@ -8,7 +8,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use warren_cluster::{NodeError, PauseSandbox, ResumeSandbox};
 use warren_runtime::{Runtime, RuntimeError, Sandbox};
-use warren_service::{CancellationToken, Chain};
+use warren_service::{CancellationToken, Chain, fault};
 use warren_types::{LogLevel, SandboxEvent, SandboxState};
 
 use super::boot::after;
@@ -44,6 +44,7 @@ impl<R: Runtime> Owner<R> {
             return Err(NodeError::Paused(self.id.clone()));
         };
         self.enter(SandboxEvent::PauseRequested);
+        fault::point("pause.begun");
         let paused = if request.memory {
             self.pause_frozen(&sandbox).await
         } else {
@@ -57,6 +58,7 @@ impl<R: Runtime> Owner<R> {
             self.enter(SandboxEvent::PauseFailed);
             return Err(error);
         }
+        fault::point("pause.recorded");
         // Not to be found any more before the connections are cut: whoever is cut asks at
         // once to learn why.
         self.enter(SandboxEvent::Paused);
@@ -67,6 +69,7 @@ impl<R: Runtime> Owner<R> {
             self.release().await;
         }
         self.plan_store();
+        fault::point("pause.done");
         self.note(LogLevel::Info, "sandbox paused");
         self.tell_change().await;
         Ok(())
@@ -74,6 +77,7 @@ impl<R: Runtime> Owner<R> {
 
     async fn pause_frozen(&mut self, sandbox: &R::Sandbox) -> Result<(), NodeError> {
         sandbox.freeze().await.map_err(pause_failed)?;
+        fault::point("pause.frozen");
         self.record_pause(true, None)
     }
 
@@ -82,6 +86,7 @@ impl<R: Runtime> Owner<R> {
         let stored = self
             .capture_aside(sandbox, self.entry.revision + 1, false)
             .await?;
+        fault::point("pause.captured");
         let name = stored.name.clone();
         let recorded = self.record_pause(false, Some(stored));
         if recorded.is_err() {
@@ -239,6 +244,7 @@ impl<R: Runtime> Owner<R> {
                 return;
             }
         };
+        fault::point("store.captured");
         // Somebody wants it now: it would only have to be read back.
         let wanted = !self.commands.is_empty();
         let name = stored.name.clone();
@@ -253,9 +259,11 @@ impl<R: Runtime> Owner<R> {
             self.forget(&name).await;
             return;
         }
+        fault::point("store.recorded");
         if self.entry.pause.as_ref().is_some_and(|pause| !pause.frozen) {
             self.release().await;
         }
+        fault::point("store.released");
         if let Some(old) = pause.stored.filter(|old| old.name != name) {
             self.forget(&old.name).await;
         }
@@ -318,6 +326,7 @@ impl<R: Runtime> Owner<R> {
                 return Err(error);
             }
         };
+        fault::point("resume.recorded");
         self.run = CancellationToken::new();
         if let Some(fresh) = fresh {
             self.archive_log();
@@ -335,6 +344,7 @@ impl<R: Runtime> Owner<R> {
         // The new route is there before the state says so.
         self.publish();
         self.enter(SandboxEvent::Resumed);
+        fault::point("resume.done");
         self.note(LogLevel::Info, "sandbox resumed");
         self.tell_change().await;
         if let Some(stored) = pause.stored {
@@ -372,6 +382,7 @@ impl<R: Runtime> Owner<R> {
         request: ResumeSandbox,
     ) -> Result<(), NodeError> {
         sandbox.thaw().await.map_err(resume_failed)?;
+        fault::point("resume.thawed");
         let awake = match self.greet(sandbox, false).await {
             Ok(()) => self.record_resume(request),
             Err(error) => Err(error),
@@ -400,7 +411,9 @@ impl<R: Runtime> Owner<R> {
         self.entry.runtime = sandbox.record();
         self.entry.init_key = init_key;
         booted.mount(&self.entry.mounts, true).await?;
+        fault::point("resume.restored");
         self.greet(&sandbox, !memory).await?;
+        fault::point("resume.greeted");
         self.record_resume(request)?;
         // From here on the sandbox is on record: it is no longer undone by a drop.
         Ok(booted.keep())
@@ -456,6 +469,7 @@ impl<R: Runtime> Owner<R> {
         self.enter(SandboxEvent::SnapshotRequested);
         let memory = memory && self.can_keep_memory();
         let captured = self.capture_frozen(&sandbox, build, memory).await;
+        fault::point("capture.described");
         if let Err(error) = sandbox.thaw().await {
             tracing::error!(sandbox_id = %self.id, error = %Chain(&error), "could not thaw");
         }
@@ -471,6 +485,7 @@ impl<R: Runtime> Owner<R> {
     ) -> Result<warren_cluster::Captured, NodeError> {
         let failed = |error: RuntimeError| NodeError::CaptureFailed(Box::new(error));
         sandbox.freeze().await.map_err(failed)?;
+        fault::point("capture.frozen");
         let captures = &self.context.captures;
         let into = captures.build(build);
         let info = match sandbox.capture(&into, memory).await {
@@ -483,6 +498,7 @@ impl<R: Runtime> Owner<R> {
             other => other,
         };
         let info = info.map_err(failed)?;
+        fault::point("capture.taken");
         let meta = crate::captures::Meta {
             image: self.entry.image.clone(),
             env: self.entry.env.clone(),

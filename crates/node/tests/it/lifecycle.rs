@@ -78,7 +78,10 @@ async fn time_outs_and_crashes_end_with_their_reason() {
         search: None,
     };
     let log = node.logs(&hungry, all).await.unwrap();
-    assert_eq!(log[0].message, "sandbox ended: out_of_memory");
+    assert_eq!(
+        log[0].message,
+        "sandbox ended: out_of_memory: it ran out of memory"
+    );
 }
 
 #[tokio::test]

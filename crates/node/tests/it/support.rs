@@ -90,9 +90,7 @@ impl Stand {
 pub(crate) async fn ended(events: &mut mpsc::Receiver<NodeEvent>, id: &SandboxId) -> EndReason {
     loop {
         match events.recv().await.expect("the node still runs") {
-            NodeEvent::Ended {
-                id: which, reason, ..
-            } if which == *id => return reason,
+            NodeEvent::Ended { id: which, end } if which == *id => return end.reason,
             _ => {}
         }
     }

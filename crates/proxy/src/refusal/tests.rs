@@ -28,6 +28,14 @@ fn all() -> Vec<(Refusal, u16, &'static str)> {
             r#"{"sandboxId":"iabc","message":"The sandbox was not found","code":502}"#,
         ),
         (
+            Refusal::Ended {
+                id: id(),
+                why: "ran out of memory (it used 512 MiB)".to_owned(),
+            },
+            502,
+            r#"{"sandboxId":"iabc","message":"The sandbox was not found: it ran out of memory (it used 512 MiB)","code":502}"#,
+        ),
+        (
             Refusal::PortClosed {
                 id: id(),
                 port: 3210,

@@ -351,6 +351,17 @@ impl Cgroup {
         Ok(field(&fs::read_to_string(file)?, "oom_kill"))
     }
 
+    /// The most memory that the group ever used; 0 where the kernel does not tell.
+    fn memory_peak(&self) -> u64 {
+        let file = match self.dir("memory") {
+            Some(dir) => dir.join("memory.max_usage_in_bytes"),
+            // Since Linux 5.19.
+            None => self.v2.join("memory.peak"),
+        };
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
     /// CPU and memory in use; the disk is not known here.
     pub(crate) fn usage(&self) -> io::Result<Usage> {
         let cpu = fs::read_to_string(self.v2.join("cpu.stat"))?;
@@ -371,6 +382,7 @@ impl Cgroup {
             memory_cache: cache,
             disk_used: 0,
             oom_kills: self.oom_kills()?,
+            memory_peak: self.memory_peak(),
         })
     }
 

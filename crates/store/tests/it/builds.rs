@@ -6,7 +6,7 @@ use warren_store::{
     BuildContent, BuildOutcome, BuildReason, BuildRequest, BuildStatus, DeleteTemplateError,
     RequestBuildError, Store, TeamRecord,
 };
-use warren_types::{BuildId, Resources, TeamId, TemplateId};
+use warren_types::{BuildId, Resources, SandboxEnd, TeamId, TemplateId};
 
 use crate::{at, dir, open, sandbox};
 
@@ -231,7 +231,10 @@ async fn names_are_unique_and_free_after_deletion() {
     let refused = store.template_delete(&template, "gone", at(30)).await;
     assert!(matches!(refused, Err(DeleteTemplateError::Running(_))));
     let ended = warren_types::EndReason::Killed;
-    store.sandbox_end(&record.id, ended, at(31)).await.unwrap();
+    store
+        .sandbox_end(&record.id, &SandboxEnd::new(ended, at(31)))
+        .await
+        .unwrap();
     let mut foreign = sandbox(theirs.id, 20);
     foreign.template_id = template.clone();
     store.sandbox_insert(&foreign).await.unwrap();
@@ -241,7 +244,10 @@ async fn names_are_unique_and_free_after_deletion() {
     store.sandbox_insert(&paused).await.unwrap();
     let refused = store.template_delete(&template, "gone", at(32)).await;
     assert!(matches!(refused, Err(DeleteTemplateError::Paused(_))));
-    store.sandbox_end(&paused.id, ended, at(33)).await.unwrap();
+    store
+        .sandbox_end(&paused.id, &SandboxEnd::new(ended, at(33)))
+        .await
+        .unwrap();
     store
         .template_delete(&template, "gone", at(34))
         .await

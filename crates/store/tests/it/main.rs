@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails its test")]
 
 mod builds;
+mod events;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use warren_store::{IdempotencyClaim, SandboxRecord, Store, StoredAnswer, TeamRecord};
-use warren_types::{BuildId, EndReason, MetricsPoint, SandboxId, SandboxState, TeamId, TemplateId};
+use warren_types::{
+    BuildId, EndReason, MetricsPoint, SandboxEnd, SandboxId, SandboxState, TeamId, TemplateId,
+};
 
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -36,6 +39,7 @@ fn sandbox(team_id: TeamId, started: i64) -> SandboxRecord {
         end_at: at(started + 1),
         ended_at: None,
         end_reason: None,
+        memory_peak: None,
         cpu_count: 2,
         memory_mib: 512,
         disk_mib: 1024,
@@ -103,27 +107,27 @@ async fn the_first_reason_of_an_end_stays() {
     assert!(!store.sandbox_is_known(&record.id).await.unwrap());
     assert!(
         !store
-            .sandbox_end(&record.id, EndReason::Killed, at(20))
+            .sandbox_end(&record.id, &SandboxEnd::new(EndReason::Killed, at(20)))
             .await
             .unwrap()
     );
     store.sandbox_insert(&record).await.unwrap();
     assert!(
         store
-            .sandbox_end(&record.id, EndReason::TimedOut, at(20))
+            .sandbox_end(&record.id, &SandboxEnd::new(EndReason::TimedOut, at(20)))
             .await
             .unwrap()
     );
     assert!(
         !store
-            .sandbox_end(&record.id, EndReason::Killed, at(30))
+            .sandbox_end(&record.id, &SandboxEnd::new(EndReason::Killed, at(30)))
             .await
             .unwrap()
     );
     let ended = store.sandbox_get(team, &record.id).await.unwrap().unwrap();
     assert_eq!(
-        (ended.ended_at, ended.end_reason.as_deref()),
-        (Some(at(20)), Some("timed_out"))
+        (ended.ended_at, ended.end_reason),
+        (Some(at(20)), Some(EndReason::TimedOut))
     );
     assert!(store.sandbox_list_live(team).await.unwrap().is_empty());
     store.sandbox_set_end(&record.id, at(99), 0).await.unwrap();
@@ -140,11 +144,11 @@ async fn only_what_ended_long_ago_is_forgotten() {
         store.sandbox_insert(record).await.unwrap();
     }
     store
-        .sandbox_end(&old.id, EndReason::Killed, at(10))
+        .sandbox_end(&old.id, &SandboxEnd::new(EndReason::Killed, at(10)))
         .await
         .unwrap();
     store
-        .sandbox_end(&young.id, EndReason::Killed, at(1000))
+        .sandbox_end(&young.id, &SandboxEnd::new(EndReason::Killed, at(1000)))
         .await
         .unwrap();
     assert_eq!(store.sandbox_purge(at(100), 10).await.unwrap(), 1);
