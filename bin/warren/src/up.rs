@@ -352,9 +352,12 @@ fn serve_guests(
             .serve_udp(tokio::net::UdpSocket::from_std(udp)?, tasks.clone()),
     );
     tasks.spawn(dns.serve_tcp(TcpListener::from_std(tcp)?, tasks.clone()));
-    let (runtime, node) = (Arc::clone(runtime), Arc::clone(node));
-    let who_is = Events::new(move |address| node.in_slot(runtime.slot_of(address)?));
-    tasks.spawn(who_is.serve(TcpListener::from_std(events)?, tasks.clone()));
+    let (counters, runtime, node) = (Arc::clone(runtime), Arc::clone(runtime), Arc::clone(node));
+    let service = Events::new(
+        move |address| node.in_slot(runtime.slot_of(address)?),
+        move |address| counters.oom_kills_at(address),
+    );
+    tasks.spawn(service.serve(TcpListener::from_std(events)?, tasks.clone()));
     Ok(())
 }
 

@@ -111,8 +111,7 @@ impl Variant {
         );
         StartCommand {
             command: Some(service),
-            ready: "until curl -fs --max-time 6 http://127.0.0.1:49999/health; do sleep 0.05; done"
-                .to_owned(),
+            ready: format!("exec {PROGRAMS}/bin/interpreter --wait"),
             user: "root".to_owned(),
             workdir: Some("/home/user".to_owned()),
             env: BTreeMap::new(),

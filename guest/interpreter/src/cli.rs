@@ -13,9 +13,13 @@ pub struct Options {
     pub cwd: String,
     /// Address of the sandbox's agent.
     pub agent: String,
+    /// Address of the service by which the host tells the sandbox about itself.
+    pub host: String,
     /// Directory for kernels' sockets and connection files. What a previous server left in
     /// it is removed.
     pub run_dir: PathBuf,
+    /// Wait until the server that listens there is ready, and serve nothing.
+    pub wait: bool,
 }
 
 impl Default for Options {
@@ -25,7 +29,9 @@ impl Default for Options {
             user: "user".to_owned(),
             cwd: "/home/user".to_owned(),
             agent: "127.0.0.1:49983".to_owned(),
+            host: "192.0.2.1:80".to_owned(),
             run_dir: PathBuf::from("/run/warren-interpreter"),
+            wait: false,
         }
     }
 }
@@ -34,7 +40,9 @@ impl Default for Options {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CliError {
     /// An unknown option.
-    #[error("unknown option {0}; there are --listen, --user, --cwd, --agent and --run-dir")]
+    #[error(
+        "unknown option {0}; there are --listen, --user, --cwd, --agent, --host, --run-dir and --wait"
+    )]
     Unknown(String),
     /// An option without its value.
     #[error("{0} needs a value")]
@@ -53,7 +61,18 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, CliError
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (arg, None),
         };
-        let known = ["--listen", "--user", "--cwd", "--agent", "--run-dir"];
+        if name == "--wait" && given.is_none() {
+            options.wait = true;
+            continue;
+        }
+        let known = [
+            "--listen",
+            "--user",
+            "--cwd",
+            "--agent",
+            "--host",
+            "--run-dir",
+        ];
         if !known.contains(&name.as_str()) {
             return Err(CliError::Unknown(name));
         }
@@ -64,6 +83,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, CliError
             "--user" => options.user = value,
             "--cwd" => options.cwd = value,
             "--agent" => options.agent = value,
+            "--host" => options.host = value,
             _ => options.run_dir = value.into(),
         }
     }
@@ -80,13 +100,15 @@ mod tests {
 
     #[test]
     fn options_have_values_either_way() {
-        let options = parsed(&["--listen", "[::]:1", "--user=u", "--run-dir=/x"]).unwrap();
+        let options = parsed(&["--listen", "[::]:1", "--user=u", "--wait", "--run-dir=/x"]);
+        let options = options.unwrap();
         assert_eq!(
             options,
             Options {
                 listen: "[::]:1".into(),
                 user: "u".into(),
                 run_dir: "/x".into(),
+                wait: true,
                 ..Options::default()
             }
         );
@@ -95,6 +117,10 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert_eq!(parsed(&["--x=1"]), Err(CliError::Unknown("--x".into())));
+        assert_eq!(
+            parsed(&["--wait=1"]),
+            Err(CliError::Unknown("--wait".into()))
+        );
         assert_eq!(parsed(&["--cwd"]), Err(CliError::NoValue("--cwd".into())));
     }
 }

@@ -22,7 +22,7 @@ use crate::kernel::{Event, Kernel, KernelSpec, Launch, Message, SendError, Start
 use crate::language::{self, Changes, Vars};
 use crate::line::{self, CellError, Line, Meaning, Outcome};
 use crate::log;
-use crate::memory::{OomCounters, OutOfMemory};
+use crate::memory::{self, OomMeter, OutOfMemory};
 
 /// Pause between interrupts of a cell whose client is gone: a kernel may not listen yet.
 const INTERRUPT_AGAIN: Duration = Duration::from_secs(1);
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub launch: Arc<Launch>,
     /// Address of the agent.
     pub agent: Arc<str>,
+    /// Tells of the out-of-memory killer.
+    pub oom: Arc<OomMeter>,
     /// Owner of all tasks.
     pub tasks: Tasks,
 }
@@ -79,8 +81,11 @@ pub(crate) struct Actor {
     cwd: PathBuf,
     inbox: mpsc::Receiver<Command>,
     queue: VecDeque<Cell>,
+    /// `None` before its first cell, and when it could not be started again.
     kernel: Option<Kernel>,
     started: Instant,
+    /// How often memory had run out in the sandbox when the kernel started.
+    oom_kills: Option<u64>,
     /// The sandbox's variables, once they are known.
     globals: Option<Vars>,
     /// Whether the kernel has them.
@@ -129,30 +134,27 @@ struct Run<'a> {
 }
 
 impl Actor {
-    /// Starts a kernel and makes the actor that owns it.
-    ///
-    /// # Errors
-    /// The kernel can't be started.
-    pub(crate) async fn start(
+    /// Makes an actor whose kernel starts with its first cell, or before when asked to.
+    pub(crate) fn new(
         shared: Shared,
         spec: KernelSpec,
         language: String,
         cwd: PathBuf,
         inbox: mpsc::Receiver<Command>,
-    ) -> Result<Self, StartError> {
-        let kernel = Kernel::start(&spec, &shared.launch, &cwd, &shared.tasks).await?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             shared,
             spec,
             language,
             cwd,
             inbox,
             queue: VecDeque::new(),
-            kernel: Some(kernel),
+            kernel: None,
             started: Instant::now(),
+            oom_kills: None,
             globals: None,
             has_globals: false,
-        })
+        }
     }
 
     /// Runs cells until the context is removed.
@@ -201,8 +203,13 @@ impl Actor {
         }
     }
 
-    async fn start_kernel(&mut self) -> Result<(), StartError> {
+    /// Starts a kernel and waits until it answers.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub(crate) async fn start_kernel(&mut self) -> Result<(), StartError> {
         self.started = Instant::now();
+        self.oom_kills = self.shared.oom.known();
         let shared = &self.shared;
         let started = Kernel::start(&self.spec, &shared.launch, &self.cwd, &shared.tasks).await;
         self.kernel = Some(started?);
@@ -269,7 +276,7 @@ impl Actor {
             self.finish(cell.lines, Some(error));
             return Ok(());
         }
-        let before = OomCounters::now();
+        let machine = memory::machine();
         let result = self.cell_and_setup(&cell).await;
         let restore = self.restoration(&cell.env);
         match result {
@@ -284,7 +291,7 @@ impl Actor {
                 Ok(())
             }
             Err(broken) => {
-                let error = self.explain(&broken, before);
+                let error = self.explain(&broken, machine).await;
                 self.finish(cell.lines, Some(error));
                 Err(broken)
             }
@@ -473,7 +480,7 @@ impl Actor {
     }
 
     /// Tells a client why its cell has no regular end.
-    fn explain(&self, broken: &Broken, before: OomCounters) -> CellError {
+    async fn explain(&self, broken: &Broken, machine: Option<u64>) -> CellError {
         let cause = match broken {
             Broken::Restart(_) => {
                 return CellError::new("ContextRestarting", "Context was restarted");
@@ -484,15 +491,7 @@ impl Actor {
                 return CellError::new("WebSocketError", value);
             }
             Broken::Ended(status) => match (status.signal(), status.code()) {
-                (Some(SIGKILL), _) => match before.until(OomCounters::now()) {
-                    OutOfMemory::Certain => {
-                        "the kernel ran out of memory and was killed".to_owned()
-                    }
-                    OutOfMemory::Likely => {
-                        "the kernel was killed, most likely because it ran out of memory".to_owned()
-                    }
-                    OutOfMemory::No => "the kernel was killed".to_owned(),
-                },
+                (Some(SIGKILL), _) => self.why_killed(machine).await.to_owned(),
                 (Some(signal), _) => format!("the kernel was ended by signal {signal}"),
                 (None, code) => format!("the kernel exited with code {}", code.unwrap_or_default()),
             },
@@ -506,6 +505,19 @@ impl Actor {
             name: "ContextRestarting".to_owned(),
             value: format!("Context was restarted: {cause}"),
             traceback: output,
+        }
+    }
+}
+
+impl Actor {
+    async fn why_killed(&self, machine: Option<u64>) -> &'static str {
+        let Shared { oom, tasks, .. } = &self.shared;
+        match oom.since(machine, self.oom_kills, tasks).await {
+            OutOfMemory::Certain => "the kernel ran out of memory and was killed",
+            OutOfMemory::Likely => {
+                "the kernel was killed, most likely because it ran out of memory"
+            }
+            OutOfMemory::No => "the kernel was killed",
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod cli;
 mod context;
+mod fetch;
 mod globals;
 pub mod kernel;
 pub mod language;
@@ -18,5 +19,6 @@ mod server;
 mod sys;
 mod time;
 mod users;
+pub mod wait;
 
 pub use run::{RunError, run, start};

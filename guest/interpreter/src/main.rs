@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use warren_interpreter::cli;
+use warren_interpreter::{cli, wait};
 use warren_service::Chain;
 
 /// Exit code for a command line that makes no sense.
@@ -14,6 +14,12 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return fail(USAGE, &error),
     };
+    if options.wait {
+        return match wait::until_ready(&options.listen) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        };
+    }
     // Variables that are no text can't be passed on to kernels that read text.
     let env = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -1,26 +1,21 @@
 //! Whether the out-of-memory killer was at work.
 //!
-//! The sandbox's own counter is exact, but only where its control group is visible inside.
-//! Else there is the machine's counter, which other sandboxes move too: it makes a cause
-//! likely, not certain.
+//! The machine's counter can be read at any time, but other sandboxes move it too. The
+//! sandbox's own is with the host, and exact. Together they tell: the killer was at work
+//! while the cell ran, and in this sandbox since its kernel started. Where the host does not
+//! answer, memory is the likely cause, not the certain one.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
-/// Counters of the sandbox's own control group, as version 2 and version 1 have them.
-const OWN: [(&str, &str); 3] = [
-    ("/sys/fs/cgroup/memory.events", "oom_kill"),
-    ("/sys/fs/cgroup/memory.events.local", "oom_kill"),
-    ("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill"),
-];
+use serde::Deserialize;
+use warren_service::Tasks;
+
+use crate::fetch::{self, FetchError};
+use crate::log;
+
 /// The machine's counter.
 const MACHINE: (&str, &str) = ("/proc/vmstat", "oom_kill");
-
-/// The counters at one time.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct OomCounters {
-    own: Option<u64>,
-    machine: Option<u64>,
-}
 
 /// How sure it is that memory ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,27 +28,74 @@ pub(crate) enum OutOfMemory {
     No,
 }
 
-impl OomCounters {
-    /// Reads the counters.
-    #[must_use]
-    pub(crate) fn now() -> Self {
-        let read = |(path, key): &(&str, &str)| value(&fs::read_to_string(path).ok()?, key);
+/// The machine's counter now.
+pub(crate) fn machine() -> Option<u64> {
+    value(&fs::read_to_string(MACHINE.0).ok()?, MACHINE.1)
+}
+
+/// The sandbox's own counter, as its host tells it.
+#[derive(Debug)]
+pub(crate) struct OomMeter {
+    host: String,
+    known: Mutex<Option<u64>>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "oomKills")]
+    oom_kills: u64,
+}
+
+impl OomMeter {
+    /// Makes a meter that asks the host's service at `host`.
+    pub(crate) fn new(host: String) -> Self {
         Self {
-            own: OWN.iter().find_map(read),
-            machine: read(&MACHINE),
+            host,
+            known: Mutex::default(),
         }
     }
 
-    /// Compares these counters with later ones.
-    #[must_use]
-    pub(crate) fn until(self, later: Self) -> OutOfMemory {
-        match (self.own, later.own) {
-            (Some(before), Some(after)) if after > before => OutOfMemory::Certain,
-            (Some(_), Some(_)) => OutOfMemory::No,
-            _ if later.machine > self.machine => OutOfMemory::Likely,
-            _ => OutOfMemory::No,
+    /// The count that is known, without asking.
+    pub(crate) fn known(&self) -> Option<u64> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the host for the count.
+    ///
+    /// # Errors
+    /// The host does not answer.
+    pub(crate) async fn ask(&self, tasks: &Tasks) -> Result<u64, FetchError> {
+        let answer: Answer = fetch::get(&self.host, "/me/memory", None, tasks).await?;
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.oom_kills);
+        Ok(answer.oom_kills)
+    }
+
+    /// Whether memory ran out since the machine's counter and the sandbox's own were these.
+    pub(crate) async fn since(
+        &self,
+        machine_before: Option<u64>,
+        own_before: Option<u64>,
+        tasks: &Tasks,
+    ) -> OutOfMemory {
+        if machine() <= machine_before {
+            return OutOfMemory::No;
+        }
+        match self.ask(tasks).await {
+            Ok(own) if has_moved(own_before, own) => OutOfMemory::Certain,
+            Ok(_) => OutOfMemory::No,
+            Err(error) => {
+                log::warn("the sandbox's memory", &error);
+                OutOfMemory::Likely
+            }
         }
     }
+}
+
+/// Whether a counter has counted. It starts at 0 with every sandbox, and anew with one that
+/// was restored.
+fn has_moved(before: Option<u64>, now: u64) -> bool {
+    let before = before.unwrap_or_default();
+    now > if now < before { 0 } else { before }
 }
 
 fn value(text: &str, key: &str) -> Option<u64> {
@@ -69,24 +111,18 @@ mod tests {
 
     #[test]
     fn counters_are_found_by_their_whole_name() {
-        assert_eq!(
-            value("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"),
-            Some(3)
-        );
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(value(text, "oom_kill"), Some(3));
         assert_eq!(value("oom_group_kill 0\n", "oom_kill"), None);
     }
 
     #[test]
-    fn the_own_counter_decides_where_it_is() {
-        let at = |own, machine| OomCounters { own, machine };
-        let before = at(Some(1), Some(1));
-        assert_eq!(before.until(at(Some(2), Some(2))), OutOfMemory::Certain);
-        assert_eq!(before.until(at(Some(1), Some(2))), OutOfMemory::No);
-        assert_eq!(
-            at(None, Some(1)).until(at(None, Some(2))),
-            OutOfMemory::Likely
-        );
-        assert_eq!(at(None, Some(1)).until(at(None, Some(1))), OutOfMemory::No);
-        assert_eq!(at(None, None).until(at(None, None)), OutOfMemory::No);
+    fn a_counter_moves_from_what_was_known_and_anew_after_a_restore() {
+        assert!(has_moved(None, 1));
+        assert!(!has_moved(None, 0));
+        assert!(has_moved(Some(1), 2));
+        assert!(!has_moved(Some(2), 2));
+        assert!(has_moved(Some(5), 1));
+        assert!(!has_moved(Some(5), 0));
     }
 }

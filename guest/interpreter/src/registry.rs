@@ -37,6 +37,12 @@ struct Context {
     inbox: mpsc::Sender<Command>,
 }
 
+/// A context that nobody can see yet.
+struct Draft {
+    context: Context,
+    actor: Actor,
+}
+
 /// A context that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
@@ -136,17 +142,22 @@ impl Registry {
         language: &str,
         cwd: &str,
     ) -> Result<ContextInfo, CreateError> {
-        let context = self.start(language, cwd).await?;
-        Ok(self.insert(context))
+        let mut draft = self.draft(language, cwd)?;
+        if let Err(source) = draft.actor.start_kernel().await {
+            let language = draft.context.info.language;
+            return Err(CreateError::Start { language, source });
+        }
+        Ok(self.insert(draft))
     }
 
-    fn insert(&self, context: Context) -> ContextInfo {
-        let info = context.info.clone();
-        lock(&self.contexts).push(context);
+    fn insert(&self, draft: Draft) -> ContextInfo {
+        self.shared.tasks.spawn(draft.actor.run());
+        let info = draft.context.info.clone();
+        lock(&self.contexts).push(draft.context);
         info
     }
 
-    async fn start(&self, language: &str, cwd: &str) -> Result<Context, CreateError> {
+    fn draft(&self, language: &str, cwd: &str) -> Result<Draft, CreateError> {
         if lock(&self.contexts).len() >= MAX_CONTEXTS {
             return Err(CreateError::TooMany);
         }
@@ -167,58 +178,55 @@ impl Registry {
         };
         let shared = self.shared.clone();
         let directory = PathBuf::from(cwd);
-        let actor = Actor::start(shared, spec, kernel_language.clone(), directory, commands)
-            .await
-            .map_err(|source| CreateError::Start {
-                language: language.clone(),
-                source,
-            })?;
-        self.shared.tasks.spawn(actor.run());
+        let actor = Actor::new(shared, spec, kernel_language.clone(), directory, commands);
         let id = new_id();
         let info = ContextInfo {
             id,
             language,
             cwd: cwd.to_owned(),
         };
-        Ok(Context {
+        let context = Context {
             info,
             kernel_language,
             inbox,
-        })
+        };
+        Ok(Draft { context, actor })
     }
 
-    /// Makes the default contexts of languages, in that order, whose kernels start together.
+    /// Makes the default context of a language. If it is `dormant`, its kernel starts with its
+    /// first cell; else it answers on return.
     ///
     /// # Errors
-    /// One of them can't be made; others may have been.
-    pub(crate) async fn start_defaults(&self, languages: &[&str]) -> Result<(), CreateError> {
-        let mut starts = Vec::new();
-        for language in languages {
-            starts.push(self.start(language, &self.home));
+    /// It can't be made.
+    pub(crate) async fn start_default(
+        &self,
+        language: &str,
+        dormant: bool,
+    ) -> Result<(), CreateError> {
+        let slot = self.default_slot(language);
+        let mut id = slot.lock().await;
+        if id.as_ref().is_some_and(|id| self.find(id).is_some()) {
+            return Ok(());
         }
-        let mut first_error = None;
-        for (language, started) in languages.iter().zip(join_all(starts).await) {
-            match started {
-                Ok(context) => {
-                    let info = self.insert(context);
-                    *self.default_slot(language).lock().await = Some(info.id);
-                }
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        first_error.map_or(Ok(()), Err)
+        let info = if dormant {
+            self.insert(self.draft(language, &self.home)?)
+        } else {
+            self.create(language, &self.home).await?
+        };
+        *id = Some(info.id);
+        Ok(())
     }
 
     fn default_slot(&self, language: &str) -> Arc<DefaultSlot> {
         Arc::clone(lock(&self.defaults).entry(language.to_owned()).or_default())
     }
 
-    /// Whether the default context of a language exists.
-    pub(crate) async fn has_default(&self, language: &str) -> bool {
+    /// Whether the default context of a language exists; not while it is made.
+    pub(crate) fn has_default(&self, language: &str) -> bool {
         let slot = self.default_slot(language);
-        let id = slot.lock().await;
+        let Ok(id) = slot.try_lock() else {
+            return false;
+        };
         id.as_ref().is_some_and(|id| self.find(id).is_some())
     }
 
@@ -291,28 +299,6 @@ impl Registry {
         }
         Ok(())
     }
-}
-
-/// Runs futures together and returns their results in order.
-async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    let mut results: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
-    std::future::poll_fn(move |cx| {
-        for (future, result) in running.iter_mut().zip(&mut results) {
-            if result.is_none()
-                && let std::task::Poll::Ready(output) = future.as_mut().poll(cx)
-            {
-                *result = Some(output);
-            }
-        }
-        if results.iter().all(Option::is_some) {
-            let results = results.iter_mut().filter_map(Option::take).collect();
-            std::task::Poll::Ready(results)
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await
 }
 
 /// A random UUID as text.

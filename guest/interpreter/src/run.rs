@@ -14,6 +14,7 @@ use warren_service::Tasks;
 use crate::cli::Options;
 use crate::context::Shared;
 use crate::kernel::{Launch, RunDir, SpecDirs};
+use crate::memory::OomMeter;
 use crate::registry::Registry;
 use crate::{log, server, users};
 
@@ -127,29 +128,36 @@ pub fn start(
     let shared = Shared {
         launch: Arc::new(Launch { user, env, run_dir }),
         agent: options.agent.as_str().into(),
+        oom: Arc::new(OomMeter::new(options.host.clone())),
         tasks: tasks.clone(),
     };
+    tasks.spawn(know_oom_kills(shared.clone()));
     let registry = Arc::new(Registry::new(shared, dirs, options.cwd.clone()));
     tasks.spawn(defaults(Arc::clone(&registry)));
     tasks.spawn(server::serve(registry, tasks.clone(), listener));
     Ok(())
 }
 
-/// Makes the default contexts; tries again until it has them.
+/// What was killed before the first kernel, in a server that was started again.
+async fn know_oom_kills(shared: Shared) {
+    if let Err(error) = shared.oom.ask(&shared.tasks).await {
+        log::warn("the sandbox's memory", &error);
+    }
+}
+
+/// Makes the default contexts; tries again until it has them. Only the first language's
+/// kernel runs from the start: most sandboxes need no other, and each costs a lot of memory.
 async fn defaults(registry: Arc<Registry>) {
     let mut pause = RETRY;
-    loop {
-        let mut missing = Vec::new();
-        for language in server::DEFAULTS {
-            if registry.is_installed(language) && !registry.has_default(language).await {
-                missing.push(language);
+    for language in server::DEFAULTS {
+        let dormant = language != server::DEFAULT_LANGUAGE;
+        while registry.is_installed(language) {
+            match registry.start_default(language, dormant).await {
+                Ok(()) => break,
+                Err(error) => log::warn("default contexts", &error),
             }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LONGEST);
         }
-        match registry.start_defaults(&missing).await {
-            Ok(()) => return,
-            Err(error) => log::warn("default contexts", &error),
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_LONGEST);
     }
 }

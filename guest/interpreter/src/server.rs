@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use warren_service::{Chain, Tasks};
 
 use crate::context::Cell;
-use crate::globals::ACCESS_TOKEN;
+use crate::fetch::ACCESS_TOKEN;
 use crate::language::{Vars, is_valid};
 use crate::line::Line;
 use crate::log;
@@ -47,7 +47,7 @@ const LINES: usize = 4;
 /// Languages whose default contexts exist from the start.
 pub(crate) const DEFAULTS: [&str; 2] = ["python", "javascript"];
 /// Language of requests that name none.
-const DEFAULT_LANGUAGE: &str = "python";
+pub(crate) const DEFAULT_LANGUAGE: &str = "python";
 /// How long a health check waits for kernels that start.
 const HEALTH_WAIT: Duration = Duration::from_secs(5);
 /// Pause between looks of a waiting health check.
@@ -193,7 +193,7 @@ async fn health(registry: &Registry) -> Result<Response<ReplyBody>, Refusal> {
         let mut missing = None;
         for language in DEFAULTS {
             let is_expected = language == DEFAULT_LANGUAGE || registry.is_installed(language);
-            if is_expected && !registry.has_default(language).await {
+            if is_expected && !registry.has_default(language) {
                 missing = Some(language);
             }
         }

@@ -1,12 +1,9 @@
 """The code interpreter through the official synchronous client."""
 
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+import json
 
-import httpx
 import pytest
-from e2b import NotFoundException, SandboxException, TimeoutException
+from e2b import NotFoundException
 from e2b_code_interpreter import Sandbox
 
 from support import env
@@ -81,26 +78,53 @@ def test_executions_are_counted_per_context(box):
 
 
 def test_output_arrives_as_it_is_printed(box):
-    times = []
-    code = "import time\nfor i in range(3):\n  print(i)\n  time.sleep(0.5)"
-    box.run_code(code, on_stdout=lambda m: times.append(time.monotonic()))
-    ended = time.monotonic()
-    # The first line came before the last sleep had passed.
-    assert len(times) == 3 and times[0] < times[2] < ended
+    # The cell goes on only once its first line has been here.
+    seen = []
+
+    def take(message):
+        seen.append(message.line)
+        if message.line == "first\n":
+            box.files.write("/tmp/heard", "")
+
+    code = """
+import os, time
+print("first", flush=True)
+while not os.path.exists("/tmp/heard"):
+    time.sleep(0.01)
+print("second")
+"""
+    assert box.run_code(code, on_stdout=take, timeout=60).error is None
+    assert seen == ["first\n", "second\n"]
 
 
 def test_a_flood_of_output_is_complete_and_in_order(box):
-    size, last = 0, -1
-    def take(message):
-        nonlocal size, last
-        size += len(message.line)
-    code = "for i in range(20_000):\n  print(f'{i:06d}' + 'x' * 994)\nprint('end')"
-    execution = box.run_code(code, on_stdout=take, timeout=120)
-    assert execution.error is None
-    text = "".join(execution.logs.stdout)
-    lines = text.split("\n")
-    assert size == len(text)
-    assert [int(line[:6]) for line in lines[:-2]] == list(range(20_000)) and lines[-2] == "end"
+    """100 MB from one cell; what the client library adds to it is left out."""
+    code = "for i in range(100_000):\n  print(f'{i:06d}' + 'x' * 993)\nprint('end')"
+    number, rest = 0, ""
+    headers = {"e2b-sandbox-id": box.sandbox_id, "e2b-sandbox-port": "49999"}
+    headers["x-access-token"] = box._envd_access_token or ""
+    with env.client(env.SANDBOX_URL, headers=headers) as client:
+        with client.stream("POST", "/execute", json={"code": code}, timeout=120) as stream:
+            for text in stream.iter_lines():
+                message = json.loads(text)
+                assert message["type"] != "error", message
+                if message["type"] != "stdout":
+                    continue
+                *lines, rest = (rest + message["text"]).split("\n")
+                for line in lines:
+                    if number < 100_000:
+                        assert line == f"{number:06d}" + "x" * 993
+                    else:
+                        assert line == "end"
+                    number += 1
+    assert number == 100_001 and rest == ""
+    assert message == {"type": "end_of_execution"}
+    # Whoever keeps the output somewhere on its way grows by it.
+    show = "for p in $(pgrep -x interpreter); do grep VmHWM /proc/$p/status; done"
+    peak = int(box.commands.run(show, user="root").stdout.split()[1])
+    kernel = int(box.run_code("import resource; resource.getrusage(0).ru_maxrss").text)
+    assert peak < 32 << 10, "KiB in the service"
+    assert kernel < 400 << 10, "KiB in the kernel"
 
 
 def test_top_level_await_shell_lines_and_indented_cells(box):
@@ -129,19 +153,41 @@ def test_figures_are_pictures_with_charts(box):
 
 
 CHARTS = {
-    "scatter": "ax.scatter([1, 2], [3, 4])",
-    "bar": "ax.bar(['a', 'b'], [1, 2])",
+    "line": "ax.plot([1, 2], [3, 4], label='l')",
+    "scatter": "ax.scatter([1, 2], [3, 4], label='s')",
+    "bar": "ax.bar(['a', 'b'], [1, 2], label='g')",
     "pie": "ax.pie([1, 3], labels=['a', 'b'])",
-    "box_and_whisker": "ax.boxplot([[85, 90, 78, 92], [70, 65, 60, 75]], patch_artist=True)",
+    # The package that reads charts can't read a figure of a single box.
+    "box_and_whisker": (
+        "ax.boxplot([[1, 2, 3, 4, 5, 99], [70, 65, 60, 75]], patch_artist=True,"
+        " tick_labels=['q', 'r'])"
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", CHARTS)
 def test_charts_of_every_kind(box, kind):
-    code = f"import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\n{CHARTS[kind]}\nplt.show()"
-    execution = box.run_code(code)
-    chart = execution.results[0].chart
-    assert chart.type.value == kind and chart.elements
+    labels = "ax.set_title('T'); ax.set_xlabel('x (s)'); ax.set_ylabel('y (m)')"
+    code = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\n"
+    chart = box.run_code(f"{code}{CHARTS[kind]}\n{labels}\nplt.show()").results[0].chart
+    assert chart.type.value == kind and chart.title == "T"
+    if kind != "pie":
+        assert (chart.x_label, chart.x_unit) == ("x (s)", "s")
+        assert (chart.y_label, chart.y_unit) == ("y (m)", "m")
+    first = chart.elements[0]
+    if kind in {"line", "scatter"}:
+        assert first.label == kind[0] and [list(p) for p in first.points] == [[1, 3], [2, 4]]
+        assert chart.x_scale.value == chart.y_scale.value == "linear"
+    elif kind == "bar":
+        assert [(e.label, float(e.value)) for e in chart.elements] == [("a", 1), ("b", 2)]
+        assert first.group == "g"
+    elif kind == "pie":
+        assert [(e.label, round(e.angle)) for e in chart.elements] == [("a", 90), ("b", 270)]
+        assert first.radius == 1
+    else:
+        assert first.label == "q" and (first.min, first.median, first.max) == (1, 3.5, 5)
+        assert (first.first_quartile, first.third_quartile) == (2.25, 4.75)
+        assert list(first.outliers) == [99]
 
 
 def test_scales_several_axes_and_blank_figures(box):
@@ -189,6 +235,9 @@ def test_displays_of_every_format(box):
 def test_plotting_libraries_give_html_and_pillow_shows_what_it_saves(box):
     code = "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))"
     assert box.run_code(code).results[0].html
+    code = "from bokeh.io import output_notebook, show\nfrom bokeh.plotting import figure\n"
+    code += "output_notebook(hide_banner=True)\np = figure()\np.line([1, 2], [3, 4])\nshow(p)"
+    assert any(result.html for result in box.run_code(code).results)
     code = "from PIL import Image\nImage.new('RGB', (2, 2)).save('/tmp/p.png')"
     assert box.run_code(code).results[0].png
     assert box.files.exists("/tmp/p.png")
@@ -288,116 +337,3 @@ def test_variables_leave_line_numbers_alone(box):
     plain = box.run_code("a = 1\nraise ValueError()").error.traceback
     with_vars = box.run_code("a = 1\nraise ValueError()", envs={"A": "1", "B": "2"}).error.traceback
     assert "line 2" in plain and "line 2" in with_vars
-
-
-# --- trouble
-
-
-@pytest.fixture
-def own():
-    """A sandbox to be ruined."""
-    box = Sandbox.create(timeout=300)
-    yield box
-    box.kill()
-
-
-def test_a_client_that_gives_up_frees_the_context(own):
-    with pytest.raises(TimeoutException):
-        own.run_code("import time; time.sleep(300)", timeout=1)
-    assert own.run_code("1 + 1", timeout=20).text == "2"
-
-
-def test_a_client_that_vanishes_frees_the_context(own):
-    headers = {"e2b-sandbox-id": own.sandbox_id, "e2b-sandbox-port": "49999"}
-    body = {"code": "import time\nprint('up', flush=True)\ntime.sleep(300)"}
-    with env.client(env.SANDBOX_URL, headers=headers) as client:
-        with client.stream("POST", "/execute", json=body, timeout=30) as stream:
-            for line in stream.iter_lines():
-                if "up" in line:
-                    break
-    assert own.run_code("1 + 1", timeout=20).text == "2"
-
-
-def test_a_cell_that_ignores_interrupts_can_be_restarted(own):
-    context = own.create_code_context()
-    code = "import signal, time\nsignal.signal(2, signal.SIG_IGN)\ntime.sleep(300)"
-    with pytest.raises(TimeoutException):
-        own.run_code(code, context=context, timeout=1)
-    own.restart_code_context(context)
-    assert own.run_code("1 + 1", context=context, timeout=20).text == "2"
-
-
-def test_a_sandbox_killed_mid_cell_is_told(own):
-    killer = threading.Timer(1.0, own.kill)
-    killer.start()
-    with pytest.raises(TimeoutException, match="killed"):
-        own.run_code("import time; time.sleep(60)")
-    killer.join()
-
-
-def test_a_kernel_that_dies_is_an_error_of_its_cell(own):
-    execution = own.run_code("import os; os.kill(os.getpid(), 9)", timeout=30)
-    assert execution.error is not None
-    assert own.run_code("2 + 2", timeout=30).text == "4"
-
-
-def test_memory_beyond_the_limit_is_an_error_of_its_cell(own):
-    code = "hoard = []\nwhile True: hoard.append(bytearray(b'x' * 50_000_000))"
-    execution = own.run_code(code, timeout=60)
-    assert execution.error is not None
-    assert "memory" in (execution.error.name + execution.error.value).lower()
-    assert own.run_code("2 + 2", timeout=30).text == "4"
-
-
-def test_a_killed_service_comes_back(own):
-    own.run_code("1")
-    own.commands.run("pkill -9 -x interpreter", user="root")
-    end = time.monotonic() + 30
-    while True:
-        try:
-            if own.run_code("3 + 3", timeout=20, request_timeout=5).text == "6":
-                return
-        except (SandboxException, httpx.HTTPError):
-            assert time.monotonic() < end
-            time.sleep(0.2)
-
-
-def test_cells_that_fork_block_signals_or_fill_the_disk(own):
-    code = "import os\nif os.fork() == 0: os._exit(0)\nos.wait()\n'parent'"
-    assert own.run_code(code, timeout=30).text == "parent"
-    code = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, {2, 15})\n'blocked'"
-    assert own.run_code(code, timeout=30).text == "blocked"
-    code = "try:\n  with open('big', 'wb') as f:\n    f.truncate(1 << 50)\n    os.posix_fallocate(f.fileno(), 0, 1 << 42)\nexcept OSError as e:\n  print(e.errno)\n"
-    assert printed(own.run_code("import os\n" + code, timeout=60)).strip() in {"27", "28"}
-    assert own.run_code("2 + 2", timeout=30).text == "4"
-
-
-def test_many_cells_at_once(own):
-    contexts = [own.create_code_context() for _ in range(5)]
-
-    def cell(number):
-        context = contexts[number % len(contexts)]
-        return own.run_code(f"v = {number}; v", context=context, timeout=60).text
-
-    with ThreadPoolExecutor(20) as pool:
-        assert list(pool.map(cell, range(30))) == [str(n) for n in range(30)]
-
-
-def test_cells_of_one_context_run_one_after_another(own):
-    own.run_code("order = []")
-    code = "order.append('in'); import time; time.sleep(0.02); order.append('out')"
-    with ThreadPoolExecutor(20) as pool:
-        done = list(pool.map(lambda _: own.run_code(code, timeout=60).error, range(20)))
-    assert done == [None] * 20
-    assert own.run_code("order == ['in', 'out'] * 20").text == "True"
-
-
-def test_a_private_sandbox_refuses_strangers():
-    box = Sandbox.create(timeout=120, secure=True, network={"allow_public_traffic": False})
-    try:
-        assert box.run_code("1 + 1").text == "2"
-        headers = {"e2b-sandbox-id": box.sandbox_id, "e2b-sandbox-port": "49999"}
-        with env.client(env.SANDBOX_URL, headers=headers) as client:
-            assert client.get("/health").status_code in {401, 403}
-    finally:
-        box.kill()

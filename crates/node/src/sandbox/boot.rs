@@ -1,7 +1,9 @@
 //! From a build to an initialised sandbox. Each phase is a value; dropping it undoes it.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,12 @@ use crate::start;
 
 /// Boots that run side by side; more only fight for the same cores.
 const PARALLEL_BOOTS: usize = 16;
+/// Start commands that run side by side, per core: they load programs, and more at a time
+/// make every one of them late.
+const STARTS_PER_CORE: usize = 2;
+/// A start command that is not ready by then mostly waits for something else than a core, and
+/// lets the next one begin.
+const START_TURN: Duration = Duration::from_secs(1);
 
 /// Boots sandboxes.
 #[derive(Debug)]
@@ -33,6 +41,7 @@ pub(crate) struct Booter<R: Runtime> {
     volumes: Arc<Volumes>,
     events_address: String,
     permits: Semaphore,
+    starts: Semaphore,
 }
 
 impl<R: Runtime> Booter<R> {
@@ -45,6 +54,7 @@ impl<R: Runtime> Booter<R> {
         volumes: Arc<Volumes>,
         tasks: Tasks,
     ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             runtime,
             agent,
@@ -54,6 +64,7 @@ impl<R: Runtime> Booter<R> {
             volumes,
             events_address,
             permits: Semaphore::new(PARALLEL_BOOTS),
+            starts: Semaphore::new(STARTS_PER_CORE * cores),
         }
     }
 
@@ -168,9 +179,17 @@ impl<R: Runtime> Booter<R> {
             let died = async {
                 sandbox.exited().await;
             };
-            start::start(sandbox.dialer().as_ref(), start, died)
-                .await
-                .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
+            let dialer = sandbox.dialer();
+            let turn = self.starts.acquire().await;
+            let mut turn = Some(turn.map_err(|_| NodeError::Stopping)?);
+            let mut started = pin!(start::start(dialer.as_ref(), start, died));
+            let started = loop {
+                tokio::select! {
+                    started = &mut started => break started,
+                    () = tokio::time::sleep(START_TURN), if turn.is_some() => turn = None,
+                }
+            };
+            started.map_err(|error| NodeError::StartFailed(Box::new(error)))?;
         }
         Ok(())
     }

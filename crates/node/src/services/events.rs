@@ -1,4 +1,5 @@
-//! The events service: `GET /me` tells a sandbox its own id, found by its address.
+//! The events service: `GET /me` tells a sandbox its own id, found by its address, and
+//! `GET /me/memory` how often the kernel killed one of its processes for lack of memory.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -25,11 +26,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 type WhoIs = dyn Fn(IpAddr) -> Option<SandboxId> + Send + Sync;
+type OomKills = dyn Fn(IpAddr) -> Option<u64> + Send + Sync;
 
 /// The service.
 #[derive(Clone)]
 pub struct Events {
     who_is: Arc<WhoIs>,
+    oom_kills: Arc<OomKills>,
 }
 
 impl std::fmt::Debug for Events {
@@ -39,10 +42,15 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    /// Makes the service; `who_is` tells the sandbox behind an address.
-    pub fn new(who_is: impl Fn(IpAddr) -> Option<SandboxId> + Send + Sync + 'static) -> Self {
+    /// Makes the service; `who_is` tells the sandbox behind an address, and `oom_kills` its
+    /// counter, also of one that belongs to nobody yet.
+    pub fn new(
+        who_is: impl Fn(IpAddr) -> Option<SandboxId> + Send + Sync + 'static,
+        oom_kills: impl Fn(IpAddr) -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             who_is: Arc::new(who_is),
+            oom_kills: Arc::new(oom_kills),
         }
     }
 
@@ -81,15 +89,18 @@ impl Events {
     }
 
     fn answer(&self, peer: SocketAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let (status, body) = match (request.method(), request.uri().path()) {
-            (&Method::GET, "/me") => match (self.who_is)(peer.ip()) {
-                Some(id) => (StatusCode::OK, serde_json::json!({ "sandboxID": id })),
-                None => (
-                    StatusCode::NOT_FOUND,
-                    error(404, "no sandbox has this address"),
-                ),
-            },
-            _ => (StatusCode::NOT_FOUND, error(404, "not found")),
+        let found = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/me") => (self.who_is)(peer.ip())
+                .map(|id| serde_json::json!({ "sandboxID": id }))
+                .ok_or("no sandbox has this address"),
+            (&Method::GET, "/me/memory") => (self.oom_kills)(peer.ip())
+                .map(|kills| serde_json::json!({ "oomKills": kills }))
+                .ok_or("no sandbox has this address"),
+            _ => Err("not found"),
+        };
+        let (status, body) = match found {
+            Ok(body) => (StatusCode::OK, body),
+            Err(message) => (StatusCode::NOT_FOUND, error(404, message)),
         };
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
         *response.status_mut() = status;

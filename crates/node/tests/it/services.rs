@@ -15,10 +15,15 @@ async fn a_sandbox_learns_its_id_and_a_stranger_does_not() {
     let known = id.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = Events::new(move |peer| (peer.to_string() == "127.0.0.1").then(|| known.clone()));
+    let is_known = |peer: std::net::IpAddr| peer.to_string() == "127.0.0.1";
+    let service = Events::new(
+        move |peer| is_known(peer).then(|| known.clone()),
+        move |peer| is_known(peer).then_some(3),
+    );
     tasks.spawn(service.serve(listener, tasks.clone()));
     for (path, expected) in [
         ("/me", format!("{{\"sandboxID\":\"{id}\"}}")),
+        ("/me/memory", "{\"oomKills\":3}".to_owned()),
         ("/x", "not found".to_owned()),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();

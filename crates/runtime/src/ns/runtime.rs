@@ -181,6 +181,14 @@ impl NsRuntime {
         }
     }
 
+    /// How often the kernel killed a process for lack of memory in the sandbox that an address
+    /// belongs to, since its boot. `None` when there is none.
+    #[must_use]
+    pub fn oom_kills_at(&self, address: IpAddr) -> Option<u64> {
+        let slot = Slot::from_number(self.slot_of(address)?)?;
+        self.core.cgroups.of(slot).oom_kills().ok()
+    }
+
     fn record(&self, spec: &BootSpec, parts: &super::parts::Parts) -> io::Result<Record> {
         let process = parts.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
         Ok(Record {

@@ -39,6 +39,25 @@ async fn defaults_come_first_and_new_contexts_last() {
 }
 
 #[tokio::test]
+async fn only_pythons_kernel_runs_before_it_is_asked_for() {
+    let server = server::start().await;
+    let kernels = || {
+        let files = std::fs::read_dir(server.dir.path().join("run")).unwrap();
+        let is_record = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".pid");
+        files
+            .filter(|file| is_record(&file.as_ref().unwrap().file_name()))
+            .count()
+    };
+    assert_eq!((list(&server).await.len(), kernels()), (2, 1));
+    let body = json!({"code": "print x", "language": "javascript"});
+    assert_eq!(
+        stdout(&server.client.start(&body).await.rest().await),
+        "x\n"
+    );
+    assert_eq!((list(&server).await.len(), kernels()), (2, 2));
+}
+
+#[tokio::test]
 async fn two_first_requests_for_a_language_make_one_context() {
     let server = server::start().await;
     let body = json!({"code": "pid", "language": "Forth"});

@@ -45,12 +45,14 @@ pub(crate) async fn start_in(dir: TempDir, path: String) -> Server {
     let home = dir.path().join("home");
     std::fs::create_dir(&home).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
+    let client = Client::new(address);
     let options = Options {
         // As root the server changes to this user; else it stays who it is.
         user: "root".to_owned(),
         cwd: text(&home),
         agent: agent.address.to_string(),
+        host: agent.address.to_string(),
         run_dir: dir.path().join("run"),
         ..Options::default()
     };
@@ -60,6 +62,9 @@ pub(crate) async fn start_in(dir: TempDir, path: String) -> Server {
         ("JUPYTER_PATH".to_owned(), text(&dir.path().join("jupyter"))),
     ]);
     warren_interpreter::start(&options, env, listener, &tasks).unwrap();
+    let url = address.to_string();
+    let ready = tasks.spawn_blocking(move || warren_interpreter::wait::until_ready(&url));
+    ready.await.unwrap().unwrap();
     let server = Server {
         client,
         agent,
@@ -81,7 +86,7 @@ impl Drop for Server {
     }
 }
 
-/// Stands for the sandbox's agent: tells variables, remembers tokens.
+/// Stands for the sandbox's agent, which tells variables, and its host. Remembers tokens.
 pub(crate) struct Agent {
     pub address: SocketAddr,
     pub state: Arc<Mutex<AgentState>>,
@@ -121,13 +126,19 @@ impl Agent {
 }
 
 fn reply(state: &Mutex<AgentState>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    assert_eq!(request.uri().path(), "/envs");
-    let token = request.headers().get("x-access-token");
     let mut state = state.lock().unwrap();
-    state
-        .tokens
-        .push(token.map(|token| token.to_str().unwrap().to_owned()));
-    let body = serde_json::to_vec(&state.vars).unwrap();
+    let body = match request.uri().path() {
+        "/envs" => {
+            let token = request.headers().get("x-access-token");
+            let token = token.map(|token| token.to_str().unwrap().to_owned());
+            state.tokens.push(token);
+            serde_json::to_vec(&state.vars).unwrap()
+        }
+        path => {
+            assert_eq!(path, "/me/memory");
+            b"{\"oomKills\":0}".to_vec()
+        }
+    };
     let mut response = Response::new(Full::new(body.into()));
     response
         .headers_mut()

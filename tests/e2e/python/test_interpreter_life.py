@@ -1,0 +1,108 @@
+"""Many cells at once, and the life of a sandbox around its cells."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from e2b import SandboxQuery
+from e2b_code_interpreter import Sandbox
+
+from support import env
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def own():
+    """A sandbox of the test's own."""
+    box = Sandbox.create(timeout=300)
+    yield box
+    box.kill()
+
+
+def test_fifty_cells_at_once_over_ten_contexts(own):
+    contexts = [own.create_code_context() for _ in range(10)]
+
+    def cell(number):
+        context = contexts[number % len(contexts)]
+        return own.run_code(f"v = {number}; v", context=context, timeout=60).text
+
+    with ThreadPoolExecutor(50) as pool:
+        assert list(pool.map(cell, range(50))) == [str(n) for n in range(50)]
+
+
+def test_twenty_contexts_run_side_by_side(own):
+    contexts = [own.create_code_context() for _ in range(20)]
+    meeting = threading.Barrier(20)
+
+    def cell(number):
+        # Each cell ends when all have begun, which no queue would let them.
+        code = f"import os, pathlib, time\npathlib.Path('/tmp/in{number}').touch()\n"
+        code += "while sum(n.startswith('in') for n in os.listdir('/tmp')) < 20: time.sleep(0.02)\n"
+        meeting.wait()
+        return own.run_code(code + f"{number}", context=contexts[number], timeout=90).text
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(cell, range(20))) == [str(n) for n in range(20)]
+
+
+def test_cells_of_one_context_run_one_after_another(own):
+    own.run_code("order = []")
+    code = "order.append('in'); import time; time.sleep(0.02); order.append('out')"
+    with ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda _: own.run_code(code, timeout=60).error, range(20)))
+    assert done == [None] * 20
+    assert own.run_code("order == ['in', 'out'] * 20").text == "True"
+
+
+def test_a_sandbox_is_found_shared_and_ended(unique):
+    box = Sandbox.create(timeout=300, envs={"A": "1"}, metadata={"test": unique})
+    try:
+        box.run_code("x = 5")
+        other = Sandbox.connect(box.sandbox_id)
+        assert other.run_code("import os; (x, os.environ['A'])").text == "(5, '1')"
+        found = Sandbox.list(query=SandboxQuery(metadata={"test": unique})).next_items()
+        assert [each.sandbox_id for each in found] == [box.sandbox_id]
+        assert found[0].metadata == {"test": unique}
+    finally:
+        assert box.kill()
+    assert not box.is_running()
+
+
+def test_a_pause_keeps_variables_and_contexts(own):
+    context = own.create_code_context(cwd="/tmp")
+    own.run_code("x = [1, 2]; import itertools; counter = itertools.count(7)")
+    own.run_code("y = 'other'; next", context=context)
+    own.run_code("globalThis.z = 3", language="js")
+    before = [each.id for each in own.list_code_contexts()]
+    for turn in range(2):
+        assert own.pause()
+        again = Sandbox.connect(own.sandbox_id)
+        assert again.run_code("x.append(3); x[:2], next(counter)").text == f"([1, 2], {7 + turn})"
+        assert again.run_code("y", context=context).text == "other"
+        assert again.run_code("globalThis.z", language="js").text == "3"
+        assert [each.id for each in again.list_code_contexts()] == before
+        # What a pause must not break: interrupts, and new kernels.
+        made = again.create_code_context()
+        assert again.run_code("import os; os.getpid() > 0", context=made).text == "True"
+        again.remove_code_context(made)
+
+
+def test_a_cell_goes_on_after_a_pause(own):
+    box = own
+    box.run_code("import threading, time\nticks = []\ndef tick():\n  while True:\n    ticks.append(1)\n    time.sleep(0.01)\nthreading.Thread(target=tick, daemon=True).start()")
+    assert box.pause()
+    again = Sandbox.connect(box.sandbox_id)
+    code = "n = len(ticks)\nwhile len(ticks) == n: time.sleep(0.01)\n'ticks'"
+    assert again.run_code(code, timeout=30).text == "ticks"
+
+
+def test_a_private_sandbox_refuses_strangers():
+    box = Sandbox.create(timeout=120, secure=True, network={"allow_public_traffic": False})
+    try:
+        assert box.run_code("1 + 1").text == "2"
+        headers = {"e2b-sandbox-id": box.sandbox_id, "e2b-sandbox-port": "49999"}
+        with env.client(env.SANDBOX_URL, headers=headers) as client:
+            assert client.get("/health").status_code in {401, 403}
+    finally:
+        box.kill()
