@@ -97,7 +97,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("warren-bench", &["warren-client", "warren-types"]),
-    ("xtask", &["warren-template"]),
+    ("xtask", &["warren-runtime", "warren-template"]),
 ];
 
 #[derive(Debug, Deserialize)]

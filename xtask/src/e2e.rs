@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::run::{command, run, workspace};
-use crate::{base, host, up};
+use crate::{base, host, tools, up};
 
 pub(crate) use clients::Clients;
 use server::Server;
@@ -23,6 +23,7 @@ pub(crate) fn prepare() -> Result<Clients> {
 /// fails; the first failure is the result.
 pub(crate) fn run_e2e(clients: &Clients) -> Result<()> {
     base::ensure()?;
+    tools::ensure()?;
     up::build()?;
     let scratch = tempfile::Builder::new()
         .prefix("warren-e2e-")

@@ -11,6 +11,7 @@ mod e2e;
 mod host;
 mod run;
 mod suite;
+mod tools;
 mod up;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::run::{cargo, command, run, say, succeeds};
-use crate::{base, e2e, host, up};
+use crate::{base, e2e, host, tools, up};
 
 /// Prepares the machine, then runs the tests of the workspace and the end-to-end suites.
 pub(crate) fn test() -> Result<()> {
@@ -11,6 +11,7 @@ pub(crate) fn test() -> Result<()> {
     host::add_musl_target();
     // Made first: a machine that can't is told at once, not after half an hour.
     base::ensure()?;
+    tools::ensure()?;
     let clients = e2e::prepare()?;
     workspace_tests()?;
     up::build()?;

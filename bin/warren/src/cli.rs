@@ -237,6 +237,11 @@ pub(crate) struct Up {
     #[arg(long, env = "WARREN_NO_TEMPLATE_ENV")]
     pub(crate) no_template_env: bool,
 
+    /// Do not fetch CRIU, which stores the memory of sandboxes, from newer Debian packages
+    /// where the machine has none of 4.2 or later. It is then declared unavailable.
+    #[arg(long, env = "WARREN_NO_PREPARE_TOOLS")]
+    pub(crate) no_prepare_tools: bool,
+
     /// Seconds after which the memory of a paused sandbox is moved to the disk, where the
     /// machine can do that; under memory pressure it is moved sooner.
     #[arg(
@@ -276,6 +281,14 @@ pub(crate) struct Doctor {
         value_name = "ADDR:PORT"
     )]
     pub(crate) listen: SocketAddr,
+
+    /// Prepare what can be: CRIU, from newer Debian packages, in the data directory.
+    #[arg(long)]
+    pub(crate) fix: bool,
+
+    /// Debian mirror that it is made from.
+    #[arg(long, env = "WARREN_DEBIAN_MIRROR", value_name = "URL")]
+    pub(crate) debian_mirror: Option<String>,
 
     /// Print the checks as JSON.
     #[arg(long)]

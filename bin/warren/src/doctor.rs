@@ -10,6 +10,7 @@ use serde::Serialize;
 use warren_runtime::ns;
 
 use crate::cli::Doctor;
+use crate::tools;
 
 /// Below this much free space a base template can't be made and sandboxes soon fail.
 const WANTED_FREE_BYTES: u64 = 4 << 30;
@@ -25,7 +26,12 @@ struct Line {
 
 /// Runs every check and prints the results. Fails if one of them does.
 pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
-    let mut lines: Vec<Line> = ns::probe()
+    let fixed = if args.fix {
+        tools::fix(&args.data_dir, args.debian_mirror.as_deref())
+    } else {
+        Ok(())
+    };
+    let mut lines: Vec<Line> = ns::probe(&args.data_dir)
         .into_iter()
         .map(|check| Line {
             check: check.name.to_owned(),
@@ -37,7 +43,7 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
     lines.push(disk(&args.data_dir));
     lines.push(mmdebstrap());
     lines.push(port(args));
-    let healthy = lines.iter().all(|line| line.ok);
+    let healthy = fixed.is_ok() && lines.iter().all(|line| line.ok);
 
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -58,6 +64,7 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
         };
         writeln!(out, "{verdict}")?;
     }
+    fixed?;
     Ok(if healthy {
         ExitCode::SUCCESS
     } else {

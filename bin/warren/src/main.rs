@@ -14,6 +14,7 @@ mod interpreter;
 mod print;
 mod sandbox;
 mod template;
+mod tools;
 mod up;
 
 use std::ffi::OsStr;

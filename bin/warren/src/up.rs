@@ -37,6 +37,7 @@ use crate::data::{DataDir, write_secret};
 use crate::edge::LocalRoutes;
 use crate::guest;
 use crate::interpreter;
+use crate::tools;
 
 /// Requests in flight get this long when the server stops; a second signal cuts them.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -119,6 +120,9 @@ async fn start(args: Up) -> anyhow::Result<()> {
         .await?,
     );
     runtime.start_preparing();
+    if !args.no_prepare_tools {
+        tools::start(&runtime, args.debian_mirror.clone(), &services);
+    }
     serve_guests(&runtime, &node, &services)?;
 
     let domain = args

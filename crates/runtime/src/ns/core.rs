@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cgroup::Cgroups;
 use super::config::NsConfig;
-use super::criu::Criu;
+use super::criu::{Criu, Hold, TOOLS};
 use super::disk::Disks;
 use super::instance::Instance;
 use super::net::Network;
@@ -32,7 +33,7 @@ pub(crate) struct Core {
     pub(crate) launchers: Worker<()>,
     pub(crate) joiner: Joiner,
     pub(crate) helper: Mutex<Option<Helper>>,
-    pub(crate) criu: Mutex<Option<Criu>>,
+    pub(crate) criu: Mutex<Hold>,
     pub(crate) fail_at: Mutex<Option<Step>>,
     pub(crate) _lock: Arc<File>,
 }
@@ -66,13 +67,16 @@ impl Core {
 
     /// The program for memory, or why there is none. Found once; looked for until then.
     pub(crate) fn criu(&self) -> Result<Criu, String> {
-        let mut known = self.criu.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(criu) = &*known {
-            return Ok(criu.clone());
-        }
-        let found = Criu::find(&self.config.data_dir.join("tools"))?;
-        *known = Some(found.clone());
-        Ok(found)
+        self.lock_criu().get(&self.tools())
+    }
+
+    pub(crate) fn lock_criu(&self) -> MutexGuard<'_, Hold> {
+        self.criu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the tools of this instance are.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.config.data_dir.join(TOOLS)
     }
 
     /// Asks the helper for something; starts a new one when it has died.

@@ -49,7 +49,7 @@ mod step;
 mod worker;
 
 pub use config::{NsConfig, Overlay};
-pub use criu::{SHARED_TOOLS, prepare_tools};
+pub use criu::{PrepareError, Preparing, SHARED_TOOLS, TOOLS, prepare_tools};
 pub use helper::helper_main;
 pub use probe::{Check, probe};
 pub use runtime::{NsRuntime, RUNTIME_NAME};

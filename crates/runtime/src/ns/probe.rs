@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use warren_sys::mount::{self, Attr, Param};
 
 use super::cgroup::Cgroups;
-use super::criu::Criu;
+use super::criu::{Criu, TOOLS};
 use super::rootfs::takes_detached_layers;
 
 /// The result of one check.
@@ -156,9 +157,10 @@ fn firewall() -> io::Result<String> {
     }
 }
 
-/// Checks one by one what the namespace runtime needs.
+/// Checks one by one what the namespace runtime needs, and tells what it can keep of
+/// sandboxes. `data_dir` is where a server would keep its data; it need not exist.
 #[must_use]
-pub fn probe() -> Vec<Check> {
+pub fn probe(data_dir: &Path) -> Vec<Check> {
     vec![
         check("privilege", "run warren as root: sudo warren up", root()),
         check("kernel", "install a kernel of 5.19 or later", kernel()),
@@ -202,9 +204,9 @@ pub fn probe() -> Vec<Check> {
             program("mkfs.ext4"),
         ),
         check(
-            "memory captures",
-            "install CRIU 4.2 or later",
-            Ok(Criu::describe()),
+            "memory of paused",
+            "warren doctor --fix",
+            Ok(Criu::describe(&data_dir.join(TOOLS))),
         ),
         check("mkfs.xfs", "apt-get install xfsprogs", program("mkfs.xfs")),
     ]
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn each_check_has_a_fix_of_one_line() {
-        for check in probe() {
+        for check in probe(Path::new("/nonexistent")) {
             assert!(
                 !check.fix.is_empty() && !check.fix.contains('\n'),
                 "{}",

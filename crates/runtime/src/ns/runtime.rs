@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use super::capture::{self, Capture};
 use super::cgroup::Cgroups;
 use super::config::NsConfig;
 use super::core::Core;
-use super::criu::{self, Seat};
+use super::criu::{self, Hold, PrepareError, Preparing, Seat};
 use super::disk::Disks;
 use super::instance::{Instance, SHARED};
 use super::net::{Network, SERVICE_ADDRESS};
@@ -31,8 +32,8 @@ use super::slot::{Slot, Slots};
 use super::step::{Doing, Step};
 use super::worker::Worker;
 use crate::{
-    AdoptError, BootSpec, Capabilities, CaptureInfo, Record, Restored, Runtime, RuntimeError,
-    SweepReport,
+    AdoptError, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Record, Restored, Runtime,
+    RuntimeError, SweepReport,
 };
 
 /// What records of this runtime carry as its name.
@@ -153,6 +154,29 @@ impl NsRuntime {
     /// work before too.
     pub fn start_preparing(&self) {
         self.pool.start_ahead();
+    }
+
+    /// Prepares what captures with memory need, as [`super::prepare_tools`] does, for this
+    /// instance. Until it has succeeded they are declared unavailable with the reason.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub fn prepare_checkpoints(
+        &self,
+        mirror: Option<&str>,
+        progress: impl FnMut(Preparing<'_>) -> ControlFlow<()>,
+    ) -> Result<CheckpointSupport, PrepareError> {
+        if let Ok(found) = self.core.criu() {
+            return Ok(found.support());
+        }
+        *self.core.lock_criu() = Hold::Preparing;
+        let prepared = criu::prepare_tools(&self.core.tools(), mirror, progress);
+        *self.core.lock_criu() = match &prepared {
+            Ok(_) => Hold::Missing,
+            Err(error) => Hold::Failed(error.to_string().replace('\n', "; ")),
+        };
+        prepared
     }
 
     /// Listens for sandboxes on a TCP port of [`super::SERVICE_ADDRESS`]; non-blocking.

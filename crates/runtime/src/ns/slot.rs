@@ -39,6 +39,16 @@ impl Slot {
         FIRST_ID + RANGE * (self.0 + 1)
     }
 
+    /// The slot whose range begins there.
+    pub(crate) fn of_first_id(id: u32) -> Option<Self> {
+        let offset = id.checked_sub(FIRST_ID)?;
+        if offset % RANGE == 0 {
+            Self::from_number((offset / RANGE).checked_sub(1)?)
+        } else {
+            None
+        }
+    }
+
     /// Address of the router's end of the link.
     pub(crate) fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(FIRST_ADDRESS.to_bits() + 2 * self.0)

@@ -1,5 +1,6 @@
 //! A runtime of its own for each test, and commands inside sandboxes.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -7,7 +8,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use warren_runtime::ns::{NsConfig, NsRuntime, NsSandbox, Overlay};
+use warren_runtime::ns::{
+    NsConfig, NsRuntime, NsSandbox, Overlay, Preparing, SHARED_TOOLS, prepare_tools,
+};
 use warren_runtime::{AgentSpec, BootSpec, Runtime, Sandbox};
 use warren_types::{ENVD_PORT, NetworkPolicy, Resources, SandboxId};
 
@@ -37,6 +40,12 @@ pub(crate) fn rootfs() -> PathBuf {
         path
     })
     .clone()
+}
+
+/// Has CRIU, made once and kept.
+pub(crate) fn tools() {
+    let go_on = |_: Preparing<'_>| ControlFlow::Continue(());
+    prepare_tools(Path::new(SHARED_TOOLS), None, go_on).expect("CRIU can be prepared");
 }
 
 pub(crate) struct Host {

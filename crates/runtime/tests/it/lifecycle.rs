@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use warren_runtime::ns::NsRuntime;
 use warren_runtime::{Runtime, RuntimeError, Sandbox};
 
-use crate::harness::{Host, config, ok, sh, spec};
+use crate::harness::{Host, config, ok, sh, spec, tools};
 
 /// A loop that counts in a file.
 const COUNT: &str = "python3 -c \"exec('n=0\\nimport time\\nwhile 1:\\n n+=1\\n \
@@ -160,6 +160,8 @@ def count():
         time.sleep(.001)
 threading.Thread(target=count, daemon=True).start()
 server = socket.create_server(('0.0.0.0', 3100))
+inner = socket.create_server(('127.0.0.1', 3101))
+near = socket.create_connection(('127.0.0.1', 3101)); far = inner.accept()[0]
 open('/root/ready', 'w').close()
 while True:
     peer = server.accept()[0]
@@ -170,6 +172,13 @@ while True:
         said = str(n)
     elif word == 'random':
         said = os.urandom(16).hex()
+    elif word == 'pair':
+        near.sendall(b'over'); said = far.recv(100).decode()
+    elif word == 'hold':
+        held = peer; continue
+    elif word == 'held':
+        try: said = 'open' if held.send(b'x') else ''
+        except OSError: said = 'closed'
     elif word == 'unlinked':
         unlinked.seek(0); said = unlinked.read()
     peer.sendall(said.encode()); peer.close()
@@ -189,6 +198,14 @@ async fn start_world(sandbox: &warren_runtime::ns::NsSandbox) {
     ok(sandbox, "=watch /root/watched").await;
 }
 
+/// Leaves a connection open, whose other end is outside.
+async fn hold(sandbox: &warren_runtime::ns::NsSandbox) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt;
+    let mut stream = sandbox.dialer().dial(3100).await.unwrap();
+    stream.write_all(b"hold").await.unwrap();
+    stream
+}
+
 async fn ask(sandbox: &warren_runtime::ns::NsSandbox, word: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = sandbox.dialer().dial(3100).await.unwrap();
@@ -204,6 +221,7 @@ async fn check_world(sandbox: &warren_runtime::ns::NsSandbox, at_least: u64) {
     let count: u64 = ask(sandbox, "count").await.parse().unwrap();
     assert!(count >= at_least, "{count} < {at_least}");
     assert_eq!(ask(sandbox, "unlinked").await, "still here");
+    assert_eq!(ask(sandbox, "pair").await, "over");
     ok(sandbox, "rm -f /root/watched/new; touch /root/watched/new").await;
     assert_eq!(ok(sandbox, "=event").await, "new");
     assert_eq!(ok(sandbox, "hostname; id -u").await, "e2b.local\n0");
@@ -232,13 +250,14 @@ async fn check_world(sandbox: &warren_runtime::ns::NsSandbox, at_least: u64) {
 #[tokio::test]
 async fn processes_run_on_in_each_restore_with_an_identity_of_its_own() {
     let host = Host::start(2);
-    host.runtime
-        .capabilities()
-        .checkpoint
-        .expect("CRIU is prepared");
+    tools();
+    assert!(host.runtime.capabilities().checkpoint.is_ok());
     let source = host.boot().await;
     start_world(&source).await;
     let before: u64 = ask(&source, "count").await.parse().unwrap();
+    let held = hold(&source).await;
+    // The next question is answered after that one was taken.
+    ask(&source, "count").await;
     let into = host.runtime.captures_dir().join("whole");
     source.freeze().await.unwrap();
     let info = source.capture(&into, true).await.unwrap();
@@ -246,6 +265,8 @@ async fn processes_run_on_in_each_restore_with_an_identity_of_its_own() {
     assert!(source.is_frozen().await.unwrap());
     source.thaw().await.unwrap();
     check_world(&source, before).await;
+    assert_eq!(ask(&source, "held").await, "open");
+    drop(held);
 
     let restores = (0..3).map(|_| host.runtime.restore(spec(), &into, true));
     let mut seen = std::collections::BTreeSet::new();
@@ -254,6 +275,7 @@ async fn processes_run_on_in_each_restore_with_an_identity_of_its_own() {
         let restored = restored.unwrap();
         assert!(restored.memory);
         check_world(&restored.sandbox, before).await;
+        assert_eq!(ask(&restored.sandbox, "held").await, "closed");
         assert!(seen.insert(ask(&restored.sandbox, "random").await));
         assert!(seen.insert(restored.sandbox.record().slot.to_string()));
         assert_eq!(std::fs::read(restored.sandbox.log_path()).unwrap(), b"");

@@ -83,7 +83,13 @@ fn become_criu(arguments: &[String]) -> io::Result<io::Error> {
         .args(["--log-file", super::restore::LOG, "-v2"])
         .arg("--root")
         .arg(stage.join("root"))
-        .args(["--restore-detached", "--empty-ns", "net", "--tcp-close"])
+        .args([
+            "--restore-detached",
+            "--empty-ns",
+            "net",
+            "--tcp-established",
+        ])
+        .args(["--network-lock", "skip"])
         .args(["--manage-cgroups=ignore", "--file-locks"])
         .args(["--pidfile", super::restore::PID_FILE])
         .arg("--external")

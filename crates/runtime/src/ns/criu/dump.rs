@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::cgroup::Cgroup;
 use super::super::disk::Disk;
-use super::{AGENT, CapturedMemory, Criu, DEVICES, MEMORY, reason, watches};
+use super::{AGENT, CapturedMemory, Criu, DEVICES, FILES, MEMORY, reason, sockets, watches};
 use crate::RuntimeError;
 
 /// Processes that can't be stopped by then won't be.
@@ -59,8 +59,9 @@ pub(crate) fn dump(
         .arg("--images-dir")
         .arg(&images)
         .args(["--log-file", LOG, "-v2", "--timeout", STOP_SECONDS])
-        .args(["--leave-running", "--empty-ns", "net", "--tcp-close"])
-        .args(["--network-lock", "skip", "--manage-cgroups=ignore"])
+        .args(["--leave-running", "--empty-ns", "net", "--tcp-established"])
+        .args(["--network-lock", "skip", "--skip-in-flight"])
+        .arg("--manage-cgroups=ignore")
         .args(["--file-locks", "--ghost-limit", DELETED_LIMIT])
         .args(["--link-remap", "--force-irmap"])
         .args(["--external", &format!("mnt[/dev]:{DEVICES}")])
@@ -76,6 +77,7 @@ pub(crate) fn dump(
     if !output.map_err(step)?.status.success() {
         return Err(refusal(&images.join(LOG)));
     }
+    close_connections(&images.join(FILES)).map_err(step)?;
     let copy = into.join(AGENT);
     // With its mode, which has to be the same when the processes are restored.
     fs::copy(process.join("exe"), &copy).map_err(step)?;
@@ -113,6 +115,16 @@ fn refuse_mounts(process: &Path) -> Result<(), RuntimeError> {
             let text = format!("{place} is mounted from outside");
             return Err(RuntimeError::NoCheckpoint(text));
         }
+    }
+    Ok(())
+}
+
+/// Of what leads out of the sandbox only the socket can be kept.
+fn close_connections(files: &Path) -> io::Result<()> {
+    let (image, closed) = sockets::close_outward(&fs::read(files)?)?;
+    if closed > 0 {
+        tracing::debug!(closed, "connections that lead out are captured closed");
+        fs::write(files, image)?;
     }
     Ok(())
 }

@@ -13,13 +13,13 @@ const OUTSIDE: u64 = 2;
 /// Field of a mount's entry that holds its options.
 const OPTIONS: u64 = 9;
 
-fn invalid() -> io::Error {
+pub(super) fn invalid() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "an image has an unknown form")
 }
 
 /// A field of a message: its number and its value.
 #[derive(Debug, PartialEq, Eq)]
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     /// Of fixed length, 4 or 8 bytes.
@@ -49,7 +49,7 @@ fn write_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-fn read_field(bytes: &[u8]) -> io::Result<(u64, Value<'_>, &[u8])> {
+pub(super) fn read_field(bytes: &[u8]) -> io::Result<(u64, Value<'_>, &[u8])> {
     let (tag, rest) = read_number(bytes)?;
     let (value, rest) = match tag & 7 {
         0 => {
@@ -74,7 +74,7 @@ fn read_field(bytes: &[u8]) -> io::Result<(u64, Value<'_>, &[u8])> {
     Ok((tag >> 3, value, rest))
 }
 
-fn write_field(out: &mut Vec<u8>, number: u64, value: &Value<'_>) {
+pub(super) fn write_field(out: &mut Vec<u8>, number: u64, value: &Value<'_>) {
     match value {
         Value::Number(value) => {
             write_number(out, number << 3);
@@ -93,7 +93,7 @@ fn write_field(out: &mut Vec<u8>, number: u64, value: &Value<'_>) {
 }
 
 /// Copies a message, each field as `change` writes it.
-fn edit_message(
+pub(super) fn edit_message(
     mut bytes: &[u8],
     mut change: impl FnMut(&mut Vec<u8>, u64, Value<'_>) -> io::Result<()>,
 ) -> io::Result<Vec<u8>> {
@@ -107,7 +107,10 @@ fn edit_message(
 }
 
 /// Copies an image, each message as `change` gives it.
-fn edit_image(image: &[u8], change: impl Fn(&[u8]) -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+pub(super) fn edit_image(
+    image: &[u8],
+    mut change: impl FnMut(&[u8]) -> io::Result<Vec<u8>>,
+) -> io::Result<Vec<u8>> {
     let (magic, mut rest) = split(image, MAGIC)?;
     let mut out = magic.to_vec();
     while !rest.is_empty() {

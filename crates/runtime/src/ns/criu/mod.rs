@@ -15,6 +15,7 @@ mod dump;
 mod images;
 mod prepare;
 mod restore;
+mod sockets;
 mod watches;
 
 use std::io;
@@ -26,24 +27,62 @@ use serde::{Deserialize, Serialize};
 use crate::CheckpointSupport;
 
 pub(crate) use dump::{Source, dump};
-pub use prepare::prepare_tools;
+pub use prepare::{PrepareError, Preparing, prepare_tools};
 pub(crate) use restore::{Seat, restore};
 
 /// Earlier versions fail on kernels of today as soon as a sandbox has a socket.
 const OLDEST: (u32, u32) = (4, 2);
 /// Tools that all servers of the host may use.
 pub const SHARED_TOOLS: &str = "/var/cache/warren/tools";
+/// Directory of an instance's own tools, in its data directory.
+pub const TOOLS: &str = "tools";
 /// What tells why it can't be had, with the remedy.
-const MISSING: &str = "CRIU 4.2 or later is not installed; where the distribution's is older: \
-                       mmdebstrap --variant=extract --include=criu,libc6 sid \
-                       /var/cache/warren/tools/criu";
+const MISSING: &str = "CRIU 4.2 or later is not installed; `warren doctor --fix` prepares it";
 /// Directory of captured memory in a capture.
 pub(crate) const MEMORY: &str = "memory";
 /// Copy of the agent that ran, in a capture.
 pub(crate) const AGENT: &str = "agent";
+/// Name of the image of open files.
+const FILES: &str = "files.img";
 /// Name that the shared device tree goes by in images.
 const DEVICES: &str = "dev";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Whether the program is at hand.
+#[derive(Debug, Default)]
+pub(crate) enum Hold {
+    /// Not found when last looked for.
+    #[default]
+    Missing,
+    /// Being made.
+    Preparing,
+    /// It could not be made, for this reason.
+    Failed(String),
+    /// Found.
+    Ready(Criu),
+}
+
+impl Hold {
+    /// The program, or why it can't be had yet.
+    pub(crate) fn get(&mut self, tools: &Path) -> Result<Criu, String> {
+        if let Self::Ready(criu) = self {
+            return Ok(criu.clone());
+        }
+        match (Criu::find(tools), &*self) {
+            (Ok(criu), _) => {
+                *self = Self::Ready(criu.clone());
+                Ok(criu)
+            }
+            (Err(_), Self::Preparing) => {
+                Err("CRIU is being prepared, which takes about a minute".to_owned())
+            }
+            (Err(missing), Self::Failed(why)) => Err(format!(
+                "{missing}; preparing it when the server started failed: {why}"
+            )),
+            (Err(missing), _) => Err(missing),
+        }
+    }
+}
 
 /// What must be known of captured memory to restore it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,15 +116,16 @@ impl Criu {
             .ok_or_else(|| MISSING.to_owned())
     }
 
-    /// What a check of the machine tells: memory is optional.
-    pub(crate) fn describe() -> String {
-        match Self::find(Path::new(SHARED_TOOLS)) {
+    /// What a check of the machine tells of the memory of paused sandboxes, snapshots and
+    /// forks: it is optional.
+    pub(crate) fn describe(tools: &Path) -> String {
+        match Self::find(tools) {
             Ok(found) => format!(
-                "CRIU {} at {}",
+                "kept on the disk too, by CRIU {} at {}",
                 found.version,
                 found.support().path.display()
             ),
-            Err(missing) => format!("files only: {missing}"),
+            Err(missing) => format!("kept in memory only, files on the disk: {missing}"),
         }
     }
 

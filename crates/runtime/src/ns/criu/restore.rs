@@ -22,9 +22,10 @@ use super::super::disk::Disk;
 use super::super::helper::{self, RESTORE};
 use super::super::parts::{Guarded, Process};
 use super::super::shim::{self, GUEST_LINK};
+use super::super::slot::Slot;
 use super::super::step::{Doing, Step};
 use super::carrier::{Orders, make_fifo};
-use super::{AGENT, CapturedMemory, Criu, MEMORY, images, reason};
+use super::{AGENT, CapturedMemory, Criu, FILES, MEMORY, images, reason, sockets};
 use crate::RuntimeError;
 
 pub(super) const LOG: &str = "restore.log";
@@ -81,6 +82,10 @@ impl Place {
                 images::remap_ids(&fs::read(&from)?, first_id)?
             } else if name.starts_with("mountpoints-") {
                 images::remap_mounts(&fs::read(&from)?, facts.first_id, first_id)?
+            } else if name == FILES {
+                let source = Slot::of_first_id(facts.first_id).ok_or(io::ErrorKind::InvalidData)?;
+                let to = seat.parts.slot.address();
+                sockets::move_address(&fs::read(&from)?, source.address(), to)?
             } else {
                 if name.ends_with(".img") {
                     fs::hard_link(&from, &to)?;
