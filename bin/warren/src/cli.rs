@@ -92,6 +92,11 @@ pub(crate) struct Up {
     #[arg(long, env = "WARREN_WARM", default_value_t = 8, value_name = "N")]
     pub(crate) warm: usize,
 
+    /// Run the start command of a template anew for each of its sandboxes, instead of once,
+    /// restoring what it has set up for the others.
+    #[arg(long, env = "WARREN_NO_READY_CAPTURES")]
+    pub(crate) no_ready_captures: bool,
+
     /// Prepared slots (namespaces, network, cgroups, disk) kept waiting for a boot.
     #[arg(long, env = "WARREN_SLOTS", default_value_t = 16, value_name = "N")]
     pub(crate) slots: usize,

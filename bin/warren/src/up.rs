@@ -302,6 +302,9 @@ fn node_config(
         warm: WarmConfig {
             floor: args.warm,
             ceiling: args.warm.max(WarmConfig::default().ceiling),
+            capture_from: WarmConfig::default()
+                .capture_from
+                .filter(|_| !args.no_ready_captures),
             ..WarmConfig::default()
         },
         pause: PauseConfig {

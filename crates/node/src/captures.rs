@@ -46,6 +46,7 @@ impl Meta {
 
 const PAUSED: &str = "paused-";
 const BUILD: &str = "build-";
+const READY: &str = "ready-";
 
 /// Where captures are, and what is known of those of builds.
 #[derive(Debug, Clone)]
@@ -76,6 +77,11 @@ impl Captures {
         self.dir.join(format!("{BUILD}{build}"))
     }
 
+    /// Where the ready state of a build's sandboxes is, while this process lives.
+    pub(crate) fn ready(&self, build: BuildId) -> PathBuf {
+        self.dir.join(format!("{READY}{build}"))
+    }
+
     fn meta(&self, build: BuildId) -> PathBuf {
         self.metas.join(format!("{build}.{META}"))
     }
@@ -102,9 +108,7 @@ impl Captures {
 
     /// Deletes a paused sandbox's capture. A failure is left to the next start.
     pub(crate) async fn forget_paused<R: Runtime>(&self, runtime: &R, name: &str) {
-        if let Err(error) = runtime.forget_capture(&self.paused(name)).await {
-            tracing::error!(name, error = %Chain(&error), "could not delete a capture");
-        }
+        self.forget_one(runtime, &format!("{PAUSED}{name}")).await;
     }
 
     /// Deletes a build's capture.
@@ -141,7 +145,8 @@ impl Captures {
         Ok(builds.into_iter().collect())
     }
 
-    /// Deletes the captures of paused sandboxes that no record names.
+    /// Deletes the captures of paused sandboxes that no record names, and the ready states of
+    /// an earlier process.
     pub(crate) async fn sweep<R: Runtime>(
         &self,
         runtime: &R,
@@ -149,15 +154,22 @@ impl Captures {
     ) -> io::Result<usize> {
         let mut swept = 0;
         for name in names(&self.dir)? {
-            let stray = name
-                .strip_prefix(PAUSED)
-                .filter(|name| !named.contains(*name));
-            if let Some(name) = stray {
-                self.forget_paused(runtime, name).await;
+            let is_stray = match name.strip_prefix(PAUSED) {
+                Some(paused) => !named.contains(paused),
+                None => name.starts_with(READY),
+            };
+            if is_stray {
+                self.forget_one(runtime, &name).await;
                 swept += 1;
             }
         }
         Ok(swept)
+    }
+
+    async fn forget_one<R: Runtime>(&self, runtime: &R, name: &str) {
+        if let Err(error) = runtime.forget_capture(&self.dir.join(name)).await {
+            tracing::error!(name, error = %Chain(&error), "could not delete a capture");
+        }
     }
 }
 

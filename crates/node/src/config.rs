@@ -67,6 +67,10 @@ pub struct WarmConfig {
     pub window: Duration,
     /// Below this share of available memory, in percent, pools are emptied.
     pub min_available_pct: u8,
+    /// Builds whose start command takes at least this long to be ready are captured when it
+    /// is, and further sandboxes of them are restored from that, where the runtime can;
+    /// `None` starts each anew.
+    pub capture_from: Option<Duration>,
 }
 
 impl Default for WarmConfig {
@@ -76,6 +80,7 @@ impl Default for WarmConfig {
             ceiling: 64,
             window: Duration::from_secs(10),
             min_available_pct: 10,
+            capture_from: Some(Duration::from_millis(250)),
         }
     }
 }

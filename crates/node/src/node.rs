@@ -111,22 +111,17 @@ impl<R: Runtime> Node<R> {
             events: event_sender.clone(),
             samples: sample_sender,
             sample_every: config.sample_every,
-            captures,
+            captures: captures.clone(),
             pause: config.pause,
             events_address: config.events_address.clone(),
             release: owners.stop_token().clone(),
         });
-        let booter = Arc::new(Booter::new(
-            Arc::clone(&runtime),
-            config.agent,
-            config.programs,
-            config.layers_dirs,
-            config.events_address,
-            config.volumes,
-            background.clone(),
-        ));
+        let (warm, retention) = (config.warm, config.log_retention);
+        let data_dir = config.data_dir.clone();
+        let booter = Booter::new(Arc::clone(&runtime), config, captures, background.clone());
+        let booter = Arc::new(booter);
         let node = Self {
-            pool: Pool::new(Arc::clone(&booter), config.warm),
+            pool: Pool::new(Arc::clone(&booter), warm),
             booter,
             runtime,
             context,
@@ -145,7 +140,7 @@ impl<R: Runtime> Node<R> {
             .captures
             .sweep(node.runtime.as_ref(), &adopted.captures)
             .await
-            .map_err(data(&config.data_dir))?;
+            .map_err(data(&data_dir))?;
         tracing::info!(
             running = adopted.runs.len(),
             stored = adopted.captures.len(),
@@ -158,7 +153,7 @@ impl<R: Runtime> Node<R> {
             .spawn(batch(samples, event_sender, node.background.clone()));
         node.background.spawn(expire_logs(
             node.context.archive.clone(),
-            config.log_retention,
+            retention,
             node.background.clone(),
         ));
         Ok(node)

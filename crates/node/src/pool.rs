@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use warren_cluster::BuildImage;
 use warren_runtime::{Runtime, Sandbox};
 use warren_service::{CancellationToken, Chain, Tasks};
-use warren_types::{BuildId, NetworkPolicy};
+use warren_types::BuildId;
 
 use crate::config::WarmConfig;
 use crate::memory;
@@ -173,7 +173,7 @@ async fn keep<R: Runtime>(shelf: &Shelf<R::Sandbox>, booter: &Booter<R>, config:
     while !shelf.stop.is_cancelled() {
         // An unreadable figure must not empty the pool: only a known shortage does.
         let available = memory::available_pct().unwrap_or(100);
-        let (ready, wanted) = {
+        let (ready, wanted, asked) = {
             let mut state = shelf.lock();
             let oldest = Instant::now().checked_sub(config.window);
             while state
@@ -192,10 +192,11 @@ async fn keep<R: Runtime>(shelf: &Shelf<R::Sandbox>, booter: &Booter<R>, config:
                     state.takes.len(),
                     available,
                 ),
+                state.pinned || !state.takes.is_empty(),
             )
         };
         if ready < wanted {
-            let boot = booter.boot_ready(&shelf.image, NetworkPolicy::default());
+            let boot = booter.boot_warm(&shelf.image);
             // Dropping an unfinished boot undoes it, so stopping may cut in.
             let booted = tokio::select! {
                 () = shelf.stop.cancelled() => return,
@@ -226,6 +227,9 @@ async fn keep<R: Runtime>(shelf: &Shelf<R::Sandbox>, booter: &Booter<R>, config:
         if let Some(sandbox) = surplus {
             sandbox.discard().await;
             continue;
+        }
+        if wanted == 0 && !asked {
+            booter.forget_ready(shelf.image.build_id).await;
         }
         tokio::select! {
             () = shelf.stop.cancelled() => return,

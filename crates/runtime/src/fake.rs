@@ -41,6 +41,8 @@ pub struct FakeHost {
 struct HostState {
     alive: HashMap<SandboxId, FakeSandbox>,
     boots: usize,
+    restores: usize,
+    restore_failures: VecDeque<String>,
     failures: VecDeque<&'static str>,
     agent_status: u16,
     commands: Vec<(&'static str, FakeCommand)>,
@@ -110,6 +112,17 @@ impl FakeHost {
     #[must_use]
     pub fn boots(&self) -> usize {
         self.lock().boots
+    }
+
+    /// How many of the boots took up the memory of a capture.
+    #[must_use]
+    pub fn restores(&self) -> usize {
+        self.lock().restores
+    }
+
+    /// Lets the next restore of memory fail for this reason.
+    pub fn fail_next_restore(&self, reason: &str) {
+        self.lock().restore_failures.push_back(reason.to_owned());
     }
 
     /// Lets captures with memory fail for this reason; `None` lets them succeed.
@@ -372,6 +385,13 @@ impl Runtime for FakeRuntime {
         }
         if spec.layers.is_empty() {
             spec.layers = capture.layers;
+        }
+        if memory {
+            let mut state = self.host.lock();
+            if let Some(reason) = state.restore_failures.pop_front() {
+                return Err(RuntimeError::NoCheckpoint(reason));
+            }
+            state.restores += 1;
         }
         let sandbox = self.boot(spec).await?;
         Ok(Restored { sandbox, memory })

@@ -17,9 +17,12 @@ use warren_types::{NetworkPolicy, SandboxId};
 use warren_volume::{VolumeError, Volumes};
 
 use crate::agent::{self, Init};
-use crate::captures::Meta;
+use crate::captures::{Captures, Meta};
+use crate::config::NodeConfig;
 use crate::ledger::{self, Entry, Ledger};
 use crate::start;
+
+use super::ready::ReadyStates;
 
 /// Boots that run side by side; more only fight for the same cores.
 const PARALLEL_BOOTS: usize = 16;
@@ -38,8 +41,10 @@ pub(crate) struct Booter<R: Runtime> {
     pub(crate) programs: Option<PathBuf>,
     pub(crate) layers_dirs: Vec<PathBuf>,
     pub(crate) tasks: Tasks,
+    pub(super) captures: Captures,
+    pub(super) ready: ReadyStates,
     volumes: Arc<Volumes>,
-    events_address: String,
+    pub(super) events_address: String,
     permits: Semaphore,
     starts: Semaphore,
 }
@@ -47,22 +52,21 @@ pub(crate) struct Booter<R: Runtime> {
 impl<R: Runtime> Booter<R> {
     pub(crate) fn new(
         runtime: Arc<R>,
-        agent: PathBuf,
-        programs: Option<PathBuf>,
-        layers_dirs: Vec<PathBuf>,
-        events_address: String,
-        volumes: Arc<Volumes>,
+        config: NodeConfig,
+        captures: Captures,
         tasks: Tasks,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             runtime,
-            agent,
-            programs,
-            layers_dirs,
+            agent: config.agent,
+            programs: config.programs,
+            layers_dirs: config.layers_dirs,
             tasks,
-            volumes,
-            events_address,
+            captures,
+            ready: ReadyStates::new(config.warm.capture_from),
+            volumes: config.volumes,
+            events_address: config.events_address,
             permits: Semaphore::new(PARALLEL_BOOTS),
             starts: Semaphore::new(STARTS_PER_CORE * cores),
         }
@@ -155,20 +159,8 @@ impl<R: Runtime> Booter<R> {
         }
     }
 
-    /// Boots a sandbox of `image` that has the image's start command running and ready. Its
-    /// agent was initialised if there is one, without what a request brings.
-    pub(crate) async fn boot_ready(
-        &self,
-        image: &BuildImage,
-        policy: NetworkPolicy,
-    ) -> Result<Booted<R::Sandbox>, NodeError> {
-        let booted = self.boot(image, policy).await?;
-        self.make_ready(&booted, image).await?;
-        Ok(booted)
-    }
-
     /// Runs the image's start command, if it has one.
-    async fn make_ready(
+    pub(super) async fn make_ready(
         &self,
         booted: &Booted<R::Sandbox>,
         image: &BuildImage,

@@ -4,6 +4,7 @@ mod boot;
 mod end;
 mod owner;
 mod pause;
+mod ready;
 
 pub(crate) use boot::{Booted, Booter, Claim};
 pub(crate) use end::ended_text;

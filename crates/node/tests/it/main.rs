@@ -3,6 +3,7 @@
 
 mod lifecycle;
 mod pause;
+mod ready;
 mod restart;
 mod services;
 mod start;

@@ -21,6 +21,7 @@ pub(crate) struct Stand {
     pub(crate) dir: TempDir,
     pub(crate) image: BuildImage,
     pub(crate) pause: PauseConfig,
+    pub(crate) capture_from: Option<Duration>,
 }
 
 impl Stand {
@@ -40,6 +41,7 @@ impl Stand {
                 capture: None,
             },
             pause: PauseConfig::default(),
+            capture_from: None,
             dir,
         }
     }
@@ -57,6 +59,7 @@ impl Stand {
             warm: WarmConfig {
                 floor: warm,
                 min_available_pct: 0,
+                capture_from: self.capture_from,
                 ..WarmConfig::default()
             },
             pause: self.pause,
