@@ -90,6 +90,8 @@ pub(crate) struct Actor {
     globals: Option<Vars>,
     /// Whether the kernel has them.
     has_globals: bool,
+    /// Whether the kernel's generators of random numbers are its own.
+    is_seeded: bool,
 }
 
 /// Why a run has no regular end.
@@ -154,6 +156,7 @@ impl Actor {
             oom_kills: None,
             globals: None,
             has_globals: false,
+            is_seeded: false,
         }
     }
 
@@ -219,6 +222,7 @@ impl Actor {
 
     async fn end_kernel(&mut self) {
         self.has_globals = false;
+        self.is_seeded = false;
         if let Some(kernel) = self.kernel.take() {
             kernel.end().await;
         }
@@ -323,9 +327,14 @@ impl Actor {
                 .iter()
                 .map(|(name, value)| (name.clone(), Some(value.clone()))),
         );
-        if let Some(code) = language::apply(&self.language, &changes).filter(|c| !c.is_empty()) {
+        let mut code = language::apply(&self.language, &changes).unwrap_or_default();
+        if !self.is_seeded {
+            code.insert_str(0, language::seed(&self.language));
+        }
+        if !code.is_empty() {
             self.silently(&code).await?;
         }
+        self.is_seeded = true;
         self.has_globals = self.globals.is_some();
         let client = Some(&cell.lines);
         let done = self.execute(&cell.code, client, None).await?;

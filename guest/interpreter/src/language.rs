@@ -50,6 +50,20 @@ pub fn apply(language: &str, changes: &Changes) -> Option<String> {
     Some(code)
 }
 
+/// Code that seeds the generators of random numbers that a kernel has, where a language needs
+/// it: a kernel may be a copy of one that was captured in memory, as others are.
+#[must_use]
+pub fn seed(language: &str) -> &'static str {
+    match language {
+        "python" => {
+            "__import__('random').seed()\n\
+             'numpy' in __import__('sys').modules and __import__('numpy').random.seed()\n"
+        }
+        "r" => "set.seed(NULL)\n",
+        _ => "",
+    }
+}
+
 fn python(code: &mut String, name: &str, value: Option<&str>) {
     let environ = "__import__('os').environ";
     let name = quoted(name, python_escape);
