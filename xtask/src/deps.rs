@@ -15,6 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("warren-connect", &[]),
     ("warren-service", &[]),
     ("warren-sys", &[]),
+    ("warren-address", &["warren-service"]),
     ("warren-wire", &["warren-types"]),
     ("warren-volume", &["warren-sys", "warren-types"]),
     ("warren-webhook", &["warren-service"]),
