@@ -81,6 +81,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "warren",
         &[
+            "warren-address",
             "warren-api",
             "warren-client",
             "warren-cluster",

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use warren_template::interpreter::Variant;
 use warren_template::{BadMirror, Mirror};
 
+pub(crate) mod address;
 pub(crate) mod connection;
 pub(crate) mod sandbox;
 pub(crate) mod template;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Up(Box<Up>),
     /// Check this machine and say how to fix what is missing.
     Doctor(Doctor),
+    /// Have this machine trust the server's own certificates and find its names.
+    Trust(address::Trust),
     /// Drive a sandbox through a running server and show the latency of each step.
     Demo(Connection),
     /// Create, list, enter and end sandboxes.
@@ -78,6 +81,9 @@ pub(crate) struct Up {
     /// is 443 [default: localhost and the port listened on].
     #[arg(long, env = "WARREN_DOMAIN", value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) address: address::Address,
 
     /// URL that clients reach the API at, for links to it; needed only behind a proxy that
     /// hides it [default: the host that a request names].

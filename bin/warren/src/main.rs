@@ -1,6 +1,7 @@
 //! Warren: a self-hosted sandbox cloud for AI agents. This binary is the server and the
 //! command line; it reads the configuration and joins the parts.
 
+mod address;
 mod builds;
 mod builtin;
 mod cli;
@@ -15,6 +16,7 @@ mod print;
 mod sandbox;
 mod template;
 mod tools;
+mod trust;
 mod up;
 
 use std::ffi::OsStr;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Up(args) => up::run(*args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Trust(args) => trust::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Template(args) => template::run(args),

@@ -30,6 +30,7 @@ use warren_types::Resources;
 use warren_volume::Volumes;
 use warren_webhook::{Sender, SenderConfig};
 
+use crate::address;
 use crate::builds;
 use crate::builtin;
 use crate::cli::Up;
@@ -129,12 +130,13 @@ async fn start(args: Up) -> anyhow::Result<()> {
         .domain
         .clone()
         .unwrap_or_else(|| default_domain(listen));
+    let tls = address::open(&args.address, &data, &domain, listen, &services).await?;
     let host: Arc<dyn BuildHost> = Arc::clone(&node) as _;
     let shared = layers.clone();
     let stores = (own_layers, layers);
     let builds = builds::open(&args, &data, Arc::clone(&host), stores, &services)?;
     let config = ControlConfig {
-        domain: Some(domain),
+        domain: Some(domain.clone()),
         limits: Limits {
             max_sandboxes: args.max_sandboxes,
             max_length: Duration::from_secs(u64::from(args.max_hours) * 3600),
@@ -186,7 +188,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     .start(&args)
     .await?;
 
-    announce(listen, &key);
+    announce(listen, &key, tls.is_some().then_some(&domain));
     let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
     let proxy = Proxy::new(routes, ProxyConfig::default());
     let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);
@@ -202,6 +204,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
         stop.clone(),
         ListenerConfig {
             drain_timeout: DRAIN,
+            tls,
             ..ListenerConfig::default()
         },
     );
@@ -404,7 +407,7 @@ async fn keep_key(
 }
 
 /// Tells how to use the server. The key goes to a terminal only: logs are kept.
-fn announce(listen: SocketAddr, key: &Secret) {
+fn announce(listen: SocketAddr, key: &Secret, domain: Option<&String>) {
     let host = if listen.ip().is_unspecified() {
         "localhost".to_owned()
     } else {
@@ -423,6 +426,10 @@ fn announce(listen: SocketAddr, key: &Secret) {
     );
     // Nobody to read it is no failure.
     writeln!(out, "{shown}").ok();
+    if let Some(domain) = domain {
+        let names = format!("Or by name, with E2B_DOMAIN={domain} alone; see `warren trust`.\n");
+        writeln!(out, "{names}").ok();
+    }
 }
 
 /// Which edge a request on the one port belongs to.

@@ -213,7 +213,8 @@ mod tests {
         let shown = || format!("{certificates:?}");
         let first = shown();
         let every = Duration::from_millis(5);
-        let watching = tokio::spawn(files.clone().watch_every(every, certificates.clone()));
+        let tasks = warren_service::Tasks::new();
+        let watching = tasks.spawn(files.clone().watch_every(every, certificates.clone()));
         fs::remove_file(&files.key).unwrap();
         tokio::time::sleep(every * 10).await;
         assert_eq!(shown(), first);
