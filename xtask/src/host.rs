@@ -57,6 +57,8 @@ pub(crate) const SUITES: &[Needed] = &[
     program("nodejs", "node"),
     program("npm", "npm"),
     program("curl", "curl"),
+    program("openssl", "openssl"),
+    program("pebble", "pebble"),
 ];
 
 const DIRECTORIES: &[&str] = &[

@@ -442,6 +442,8 @@ impl Runtime for NsRuntime {
         if let Err(error) = stopped.await {
             tracing::warn!(%error, "the helper is not stopped");
         }
+        // A boot that nobody waits for any more still ends with the janitor.
+        self.core.launchers.idle().await;
         self.core.janitor.drain().await;
         let core = Arc::clone(&self.core);
         let released = self

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
@@ -16,6 +16,17 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 /// no bound of its own: every job belongs to one boot, dial or release that is waited for.
 pub(crate) struct Worker<S> {
     jobs: Sender<Job<S>>,
+    /// Jobs handed in and not done.
+    pending: Arc<watch::Sender<usize>>,
+}
+
+/// Counts one job, until it is done, panics or is dropped.
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl<S> fmt::Debug for Worker<S> {
@@ -56,7 +67,10 @@ impl<S: 'static> Worker<S> {
         for _ in 0..count {
             ready.recv().map_err(io::Error::other)??;
         }
-        Ok(Self { jobs })
+        Ok(Self {
+            jobs,
+            pending: Arc::default(),
+        })
     }
 
     /// Hands in a closure; its result comes by the receiver, and is dropped on the worker's
@@ -66,11 +80,21 @@ impl<S: 'static> Worker<S> {
         job: impl FnOnce(&mut S) -> R + Send + 'static,
     ) -> oneshot::Receiver<R> {
         let (reply, receiver) = oneshot::channel();
+        self.pending.send_modify(|count| *count += 1);
+        let counted = Counted(Arc::clone(&self.pending));
         // A closed queue drops the reply, which the receiver sees.
-        let _sent = self
-            .jobs
-            .send(Box::new(move |state| drop(reply.send(job(state)))));
+        let _sent = self.jobs.send(Box::new(move |state| {
+            drop(reply.send(job(state)));
+            drop(counted);
+        }));
         receiver
+    }
+
+    /// Waits until all that was submitted is done, also what nobody waits for any more.
+    pub(crate) async fn idle(&self) {
+        let mut pending = self.pending.subscribe();
+        // The sender lives in `self`, so the channel is open.
+        let _open = pending.wait_for(|count| *count == 0).await;
     }
 
     /// Runs a closure and waits for it without blocking the caller's thread.
@@ -107,5 +131,30 @@ fn work<S>(queue: &Mutex<Receiver<Job<S>>>, mut state: S) {
         if result.is_err() {
             tracing::error!("a runtime job panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn idle_waits_for_jobs_that_nobody_waits_for() {
+        let worker = Worker::start("test", 2, || Ok(())).unwrap();
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..5 {
+            let done = Arc::clone(&done);
+            drop(worker.submit(move |()| {
+                thread::sleep(Duration::from_millis(5));
+                done.fetch_add(1, Ordering::SeqCst);
+            }));
+        }
+        drop(worker.submit(|()| panic!("this job fails")));
+        worker.idle().await;
+        assert_eq!(done.load(Ordering::SeqCst), 5);
+        assert_eq!(worker.run(|()| Ok(7)).await.unwrap(), 7);
     }
 }
