@@ -65,7 +65,9 @@ impl From<askama::Error> for PageError {
 impl From<SandboxError> for PageError {
     fn from(error: SandboxError) -> Self {
         match error {
-            SandboxError::NotFound(id) | SandboxError::Ended { id, .. } => Self::NotFound(format!("sandbox {id}")),
+            SandboxError::NotFound(id) | SandboxError::Ended { id, .. } => {
+                Self::NotFound(format!("sandbox {id}"))
+            }
             other => Self::Internal(Box::new(other)),
         }
     }
