@@ -31,6 +31,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("warren-proxy", &["warren-types", "warren-service"]),
+    ("warren-egress", &["warren-types", "warren-service"]),
     ("warren-runtime", &["warren-types", "warren-sys"]),
     (
         "warren-node",
@@ -87,6 +88,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-cluster",
             "warren-control",
             "warren-dashboard",
+            "warren-egress",
             "warren-node",
             "warren-proxy",
             "warren-runtime",

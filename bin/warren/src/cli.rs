@@ -223,6 +223,15 @@ pub(crate) struct Up {
     )]
     pub(crate) allow_egress: Vec<String>,
 
+    /// Name server to ask for sandboxes. Repeatable [default: those of /etc/resolv.conf].
+    #[arg(
+        long,
+        env = "WARREN_RESOLVER",
+        value_name = "ADDR:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) resolver: Vec<SocketAddr>,
+
     /// Pull the images of one registry from another. `docker.io` stands for images without
     /// a registry in their name. Repeatable.
     #[arg(

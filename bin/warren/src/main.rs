@@ -10,6 +10,7 @@ mod data;
 mod demo;
 mod doctor;
 mod edge;
+mod egress;
 mod guest;
 mod interpreter;
 mod print;

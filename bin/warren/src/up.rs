@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use warren_api::ApiConfig;
 use warren_cluster::{BuildHost, NodeHandle};
 use warren_control::{BuildSpec, Control, ControlConfig, Limits, WebhookConfig};
-use warren_node::services::{Dns, Events};
+use warren_node::services::Events;
 use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
 use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
 use warren_runtime::ns::{NsConfig, NsRuntime, Overlay, SERVICE_ADDRESS};
@@ -36,6 +36,7 @@ use crate::builtin;
 use crate::cli::Up;
 use crate::data::{DataDir, write_secret};
 use crate::edge::LocalRoutes;
+use crate::egress;
 use crate::guest;
 use crate::interpreter;
 use crate::tools;
@@ -46,7 +47,6 @@ const DRAIN: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
-const DNS_PORT: u16 = 53;
 const EVENTS_PORT: u16 = 80;
 
 /// Runs the server.
@@ -124,7 +124,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     if !args.no_prepare_tools {
         tools::start(&runtime, args.debian_mirror.clone(), &services);
     }
-    serve_guests(&runtime, &node, &services)?;
+    serve_guests(&args, &runtime, &node, &services)?;
 
     let domain = args
         .domain
@@ -336,32 +336,17 @@ fn base_spec(args: &Up, layer: String) -> BuildSpec {
     }
 }
 
-/// Serves names and the events service to sandboxes.
+/// Serves names, the events service and the way out to sandboxes.
 fn serve_guests(
+    args: &Up,
     runtime: &Arc<NsRuntime>,
     node: &Arc<Node<NsRuntime>>,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
-    let dns = Dns::new("/etc/resolv.conf".into()).context(
-        "find the host's name servers\nhint: put a nameserver line into /etc/resolv.conf",
-    )?;
-    let udp = runtime
-        .bind_udp(DNS_PORT)
-        .context("serve names to sandboxes")?;
-    let tcp = runtime
-        .bind_tcp(DNS_PORT)
-        .context("serve names to sandboxes")?;
+    egress::serve(&args.resolver, runtime, node, tasks)?;
     let events = runtime
         .bind_tcp(EVENTS_PORT)
         .context("serve events to sandboxes")?;
-    udp.set_nonblocking(true)?;
-    tcp.set_nonblocking(true)?;
-    events.set_nonblocking(true)?;
-    tasks.spawn(
-        dns.clone()
-            .serve_udp(tokio::net::UdpSocket::from_std(udp)?, tasks.clone()),
-    );
-    tasks.spawn(dns.serve_tcp(TcpListener::from_std(tcp)?, tasks.clone()));
     let (counters, runtime, node) = (Arc::clone(runtime), Arc::clone(runtime), Arc::clone(node));
     let service = Events::new(
         move |address| node.in_slot(runtime.slot_of(address)?),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use warren_types::{ENVD_PORT, NetworkConfig, NetworkPolicy};
+use warren_types::egress::{EgressPolicy, Names};
+use warren_types::{ENVD_PORT, EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy};
 
 use crate::{CreateError, SandboxError, Unsupported};
 
@@ -123,7 +125,7 @@ impl NetworkSettings {
 
     /// Checks everything, and works out what node and proxy have to do.
     pub(crate) fn check(&self, allow_internet: Option<bool>) -> Result<NetworkConfig, Refusal> {
-        check::egress(self)?;
+        check::egress(self, allow_internet == Some(false))?;
         let https_ports = check::https_ports(self.https_ports.as_deref().unwrap_or_default())?;
         if let Some(host) = &self.mask_request_host {
             check::mask_host(host)?;
@@ -137,27 +139,35 @@ impl NetworkSettings {
         })
     }
 
-    /// All or nothing is what the node can do; the rest is refused. `dnsServers` alone is
-    /// fine: it matters only where domains are allowed.
+    /// What the node enforces. Entries of IPv6 change nothing: it leaves no sandbox.
     fn policy(&self, allow_internet: Option<bool>) -> Result<NetworkPolicy, Unsupported> {
         let unsupported = |option| Err(Unsupported { option });
-        if self.allow_out.as_ref().is_some_and(|list| !list.is_empty()) {
-            return unsupported("network.allowOut");
-        }
         if self.rules.as_ref().is_some_and(|rules| !rules.is_empty()) {
             return unsupported("network.rules");
         }
         if self.egress_proxy.is_some() {
             return unsupported("network.egressProxy");
         }
-        let denied = self.deny_out.as_deref().unwrap_or_default();
-        let denies_all = denied.iter().any(|entry| check::is_all_traffic(entry));
-        if !denied.is_empty() && !denies_all && allow_internet != Some(false) {
-            return unsupported("network.denyOut with anything but 0.0.0.0/0");
+        let mut rules = EgressRules::default();
+        for entry in self.allow_out.iter().flatten() {
+            match Cidr::parse(entry) {
+                Some(cidr) => rules.allow.extend(cidr.ipv4()),
+                None => rules.domains.push(entry.to_ascii_lowercase()),
+            }
         }
-        Ok(NetworkPolicy {
-            internet: allow_internet != Some(false) && !denies_all,
-        })
+        let denied = self.deny_out.iter().flatten();
+        let denied = denied.filter_map(|entry| Cidr::parse(entry));
+        rules.deny.extend(denied.filter_map(Cidr::ipv4));
+        if allow_internet == Some(false) {
+            rules.deny.extend(Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0));
+        }
+        if !rules.domains.is_empty() {
+            rules.dns_servers = match &self.dns_servers {
+                Some(servers) => servers.iter().filter_map(|s| s.parse().ok()).collect(),
+                None => vec![DEFAULT_DNS_SERVER],
+            };
+        }
+        Ok(to_policy(rules))
     }
 
     pub(crate) fn to_stored(&self) -> String {
@@ -210,9 +220,34 @@ impl Cidr {
     }
 
     fn is_all_ipv4(self) -> bool {
-        self.prefix == 0 && matches!(self.address, IpAddr::V4(Ipv4Addr { .. }))
+        self.prefix == 0 && self.address.is_ipv4()
+    }
+
+    fn ipv4(self) -> Option<Ipv4Net> {
+        match self.address {
+            IpAddr::V4(address) => Ipv4Net::new(address, self.prefix),
+            IpAddr::V6(_) => None,
+        }
     }
 }
+
+/// Says all or nothing of rules that come to that.
+fn to_policy(rules: EgressRules) -> NetworkPolicy {
+    if rules.deny.is_empty() {
+        return NetworkPolicy::default();
+    }
+    let has_exceptions = !rules.allow.is_empty() || !rules.domains.is_empty();
+    if !has_exceptions && EgressPolicy::new(rules.clone()).names() == Names::None {
+        return NetworkPolicy::closed();
+    }
+    NetworkPolicy {
+        internet: true,
+        egress: Some(Arc::new(rules)),
+    }
+}
+
+/// The resolver that sandboxes may ask where domains are allowed, unless others are named.
+const DEFAULT_DNS_SERVER: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 
 const RESERVED_PORT: u16 = ENVD_PORT;
 
@@ -241,19 +276,59 @@ mod tests {
         assert!(!internet(&deny(&["0.0.0.0/0", "8.8.8.8"]), None));
     }
 
+    fn rules(settings: &NetworkSettings, allow: Option<bool>) -> EgressRules {
+        let egress = settings.check(allow).unwrap().egress;
+        assert!(egress.internet);
+        EgressRules::clone(&egress.egress.unwrap())
+    }
+
+    fn allow(entries: &[&str], denied: &[&str]) -> NetworkSettings {
+        NetworkSettings {
+            allow_out: Some(entries.iter().map(|&entry| entry.to_owned()).collect()),
+            ..deny(denied)
+        }
+    }
+
     #[test]
-    fn finer_rules_are_refused_by_name() {
-        let allowed = NetworkSettings {
-            allow_out: Some(vec!["1.1.1.1".to_owned()]),
+    fn finer_rules_become_a_policy() {
+        let nets = |list: &[&str]| -> Vec<Ipv4Net> {
+            list.iter().map(|net| net.parse().unwrap()).collect()
+        };
+        let found = rules(&deny(&["1.1.1.1", "2001:db8::/32", "9.0.0.1/8"]), None);
+        assert_eq!(found.deny, nets(&["1.1.1.1/32", "9.0.0.0/8"]));
+        assert_eq!(found.dns_servers, Vec::<Ipv4Addr>::new());
+
+        let mut settings = allow(&["1.1.1.1", "Example.COM", "*.x.org"], &["0.0.0.0/0"]);
+        let found = rules(&settings, None);
+        assert_eq!(found.allow, nets(&["1.1.1.1/32"]));
+        assert_eq!(found.domains, ["example.com", "*.x.org"]);
+        assert_eq!(found.dns_servers, [DEFAULT_DNS_SERVER]);
+        settings.dns_servers = Some(Vec::new());
+        assert_eq!(rules(&settings, None).dns_servers, Vec::<Ipv4Addr>::new());
+    }
+
+    #[test]
+    fn no_internet_is_the_same_as_all_denied() {
+        let found = rules(&allow(&["1.1.1.1", "a.b"], &[]), Some(false));
+        assert_eq!(found.deny, ["0.0.0.0/0".parse().unwrap()]);
+        assert_eq!(found.domains, ["a.b"]);
+        assert!(!internet(&deny(&["0.0.0.0/1", "128.0.0.0/1"]), None));
+        let only_allowed = allow(&["1.1.1.1"], &[]);
+        assert_eq!(
+            only_allowed.check(None).unwrap().egress,
+            NetworkPolicy::default()
+        );
+    }
+
+    #[test]
+    fn rules_and_proxies_are_refused_by_name() {
+        let settings = NetworkSettings {
+            rules: Some([("a.b".to_owned(), vec![])].into()),
             ..NetworkSettings::default()
         };
-        for (settings, option) in [(allowed, "allowOut"), (deny(&["1.1.1.1"]), "denyOut")] {
-            match settings.check(None) {
-                Err(Refusal::Unsupported(error)) => {
-                    assert!(error.option.contains(option), "{error}");
-                }
-                other => panic!("{other:?}"),
-            }
+        match settings.check(None) {
+            Err(Refusal::Unsupported(error)) => assert_eq!(error.option, "network.rules"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -20,7 +20,7 @@ impl<R: Runtime> BuildHost for Node<R> {
         if self.is_stopping() {
             return Err(NodeError::Stopping);
         }
-        let policy = NetworkPolicy { internet: true };
+        let policy = NetworkPolicy::default();
         let booted = self.booter().boot(image, policy).await?;
         // Each step brings its own variables.
         let none = BTreeMap::new();

@@ -184,6 +184,17 @@ impl<R: Runtime> Node<R> {
         self.context.registry.in_slot(slot)
     }
 
+    /// Writes a warning into the log of the sandbox in a slot of the runtime.
+    pub fn warn_in_slot(&self, slot: u32, text: &str) {
+        let Some(id) = self.in_slot(slot) else {
+            tracing::debug!(slot, text, "a sandbox that nobody has");
+            return;
+        };
+        if let Err(error) = self.context.archive.note(&id, LogLevel::Warn, text) {
+            tracing::warn!(sandbox_id = %id, error = %Chain(&error), "could not write the log");
+        }
+    }
+
     /// Ends every running sandbox, as the operator's wish. Paused ones are carried over to
     /// the disk, where the runtime can keep their memory there.
     pub async fn end_all(&self) {
@@ -272,7 +283,7 @@ impl<R: Runtime> Node<R> {
 
     /// Boots what `image` says, from a capture or from its layers, and initialises it.
     async fn start_one(&self, request: &CreateSandbox) -> Result<Claim<R::Sandbox>, NodeError> {
-        let (image, egress) = (&request.image, request.network.egress);
+        let (image, egress) = (&request.image, request.network.egress.clone());
         let events = &self.context.events_address;
         let Some(kind) = image.capture else {
             let booted = self.booter.boot_ready(image, egress).await?;

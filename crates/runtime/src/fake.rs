@@ -330,7 +330,7 @@ impl Runtime for FakeRuntime {
                 slot: 0,
                 resources: spec.resources,
                 layers: spec.layers,
-                policy: spec.policy,
+                policy: spec.policy.clone(),
             },
             policy: Arc::new(Mutex::new(spec.policy)),
             address,
@@ -458,7 +458,11 @@ impl Dial for FakeDial {
 
 impl Sandbox for FakeSandbox {
     fn record(&self) -> Record {
-        let policy = *self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let policy = self
+            .policy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         Record {
             policy,
             ..self.record.clone()

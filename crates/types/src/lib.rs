@@ -1,6 +1,7 @@
 //! Vocabulary shared by every crate: identifiers, sandbox states and their
 //! transitions, resource limits. No I/O and no async runtime.
 
+pub mod egress;
 mod event;
 mod id;
 mod network;
@@ -14,7 +15,7 @@ pub use id::{
     ApiKeyId, BuildId, DeliveryId, EventId, IdError, RunId, SandboxId, TeamId, TemplateId, UserId,
     VolumeId, WebhookId,
 };
-pub use network::{NetworkConfig, NetworkPolicy};
+pub use network::{EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy, NotANet};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
 pub use resources::Resources;
 pub use sandbox::{

@@ -90,7 +90,7 @@ impl<R: Runtime> Booter<R> {
     ) -> Result<Booted<R::Sandbox>, NodeError> {
         let _permit = self.permit().await?;
         let init_key = fresh_key();
-        let spec = self.spec(image, policy, &init_key);
+        let spec = self.spec(image, policy.clone(), &init_key);
         let id = spec.id.clone();
         let sandbox = self.runtime.boot(spec).await.map_err(refusal)?;
         Ok(self.booted(id, init_key, policy, sandbox))
@@ -109,7 +109,7 @@ impl<R: Runtime> Booter<R> {
         let _permit = self.permit().await?;
         let with_memory = memory.is_some();
         let init_key = memory.unwrap_or_else(fresh_key);
-        let spec = self.spec(image, policy, &init_key);
+        let spec = self.spec(image, policy.clone(), &init_key);
         let id = spec.id.clone();
         let restored = self.runtime.restore(spec, from, with_memory).await;
         let restored = restored.map_err(refusal)?;
@@ -367,7 +367,7 @@ impl<S: Sandbox> Booted<S> {
         let sandbox = self.guard.get();
         if network.egress != self.policy {
             sandbox
-                .set_policy(network.egress)
+                .set_policy(network.egress.clone())
                 .await
                 .map_err(|error| failed(Box::new(error)))?;
         }

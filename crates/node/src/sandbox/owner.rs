@@ -375,7 +375,7 @@ impl<R: Runtime> Owner<R> {
             return Err(paused());
         }
         sandbox
-            .set_policy(policy)
+            .set_policy(policy.clone())
             .await
             .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
         self.entry.network.egress = policy;

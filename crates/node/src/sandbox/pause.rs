@@ -405,7 +405,7 @@ impl<R: Runtime> Owner<R> {
         let key = memory.then(|| self.entry.init_key.clone());
         let booted = self
             .booter
-            .restore(&self.entry.image, self.entry.network.egress, &from, key)
+            .restore(&self.entry.image, self.entry.network.egress.clone(), &from, key)
             .await?;
         let (sandbox, init_key) = (Arc::clone(booted.sandbox()), booted.init_key().clone());
         self.entry.runtime = sandbox.record();

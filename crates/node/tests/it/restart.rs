@@ -25,7 +25,7 @@ async fn a_killed_server_finds_its_sandboxes_again() {
             let node = stand.node(2).await;
             node.set_warm_builds(vec![stand.image.clone()]).await;
             let kept = node.create(stand.request()).await.unwrap();
-            node.set_egress(&kept.id, NetworkPolicy { internet: false })
+            node.set_egress(&kept.id, NetworkPolicy::closed())
                 .await
                 .unwrap();
             let overdue = node.create(stand.request()).await.unwrap().id;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use warren_node::services::{Dns, Events};
+use tokio::net::{TcpListener, TcpStream};
+use warren_node::services::Events;
 use warren_service::Tasks;
 use warren_types::SandboxId;
 
@@ -34,20 +34,4 @@ async fn a_sandbox_learns_its_id_and_a_stranger_does_not() {
         assert!(answer.contains(&expected), "{answer}");
     }
     assert_eq!(tasks.stop(Duration::from_secs(5)).await, 0);
-}
-
-#[tokio::test]
-async fn a_silent_resolver_stops_nobody() {
-    let tasks = Tasks::new();
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("resolv.conf");
-    std::fs::write(&config, "nameserver 127.0.0.254\n").unwrap();
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    tasks.spawn(Dns::new(config).unwrap().serve_udp(socket, tasks.clone()));
-    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    for datagram in [&b""[..], b"short", &[7; 12], &[7; 600]] {
-        client.send_to(datagram, address).await.unwrap();
-    }
-    assert_eq!(tasks.stop(Duration::from_secs(10)).await, 0);
 }

@@ -92,12 +92,11 @@ pub(super) fn adopt(core: &Arc<Core>, record: Record) -> Result<NsSandbox, Adopt
             netns: Arc::new(netns.into()),
         }),
         disk: Some(disk),
-        denied: AtomicBool::new(true),
+        restricted: AtomicBool::new(true),
     };
     // Until now the slot was denied, whatever its policy: a restart opens nothing.
-    if record.policy.internet
-        && let Err(error) = core.network.set_denied_blocking(slot, false)
-    {
+    let policy = record.policy.clone();
+    if let Err(error) = core.network.set_policy_blocking(slot, policy) {
         core.slots().release(slot);
         return Err(failed("set the network policy")(error));
     }
@@ -115,7 +114,7 @@ pub(super) fn sweep_processes(core: &Core) -> io::Result<usize> {
         // A group in a block that is not ours has no other owner either: its name is ours.
         core.slots().take_back(slot);
         let mut parts = Parts::new(slot, core.cgroups.of(slot));
-        parts.denied = AtomicBool::new(true);
+        parts.restricted = AtomicBool::new(true);
         core.janitor.release(parts);
         found += 1;
     }

@@ -9,6 +9,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use warren_sys::fdpass;
+use warren_types::NetworkPolicy;
 
 use super::capture::Capture;
 use super::core::Core;
@@ -89,12 +90,12 @@ pub(super) fn assemble(
     core.check(Step::Limits)?;
     parts.cgroup.limit(&spec.resources).doing(Step::Limits)?;
     core.check(Step::Policy)?;
-    if !spec.policy.internet {
+    if spec.policy != NetworkPolicy::default() {
         parts
-            .denied
+            .restricted
             .store(true, std::sync::atomic::Ordering::Relaxed);
         core.network
-            .set_denied_blocking(slot, true)
+            .set_policy_blocking(slot, spec.policy.clone())
             .doing(Step::Policy)?;
     }
     core.check(Step::Root)?;

@@ -51,6 +51,7 @@ mod worker;
 pub use config::{NsConfig, Overlay};
 pub use criu::{PrepareError, Preparing, SHARED_TOOLS, TOOLS, prepare_tools};
 pub use helper::helper_main;
+pub use net::{Refused, RefusedLog, Why};
 pub use probe::{Check, probe};
 pub use runtime::{NsRuntime, RUNTIME_NAME};
 pub use sandbox::NsSandbox;
@@ -63,3 +64,8 @@ pub const HELPER_COMMAND: &str = "shim-helper";
 /// resolution on port 53 and events on port 80. Sockets for it are bound with
 /// [`NsRuntime::bind_udp`] and [`NsRuntime::bind_tcp`].
 pub const SERVICE_ADDRESS: std::net::Ipv4Addr = net::SERVICE_ADDRESS;
+
+/// Port on [`SERVICE_ADDRESS`] that the router takes connections of sandboxes to: those that
+/// names decide on, and those that it refuses. Where they were to go is the original
+/// destination of the accepted socket.
+pub const BROKER_PORT: u16 = net::BROKER_PORT;

@@ -10,6 +10,7 @@ use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::watch;
+use warren_types::NetworkPolicy;
 
 use super::cgroup::Cgroup;
 use super::disk::{Disk, Disks};
@@ -37,8 +38,8 @@ pub(crate) struct Parts {
     pub(crate) cgroup: Cgroup,
     pub(crate) process: Option<Process>,
     pub(crate) disk: Option<Disk>,
-    /// Whether the firewall may hold an element for the slot.
-    pub(crate) denied: AtomicBool,
+    /// Whether the firewall may hold something for the slot.
+    pub(crate) restricted: AtomicBool,
 }
 
 impl Parts {
@@ -48,7 +49,7 @@ impl Parts {
             cgroup,
             process: None,
             disk: None,
-            denied: AtomicBool::new(false),
+            restricted: AtomicBool::new(false),
         }
     }
 }
@@ -187,8 +188,10 @@ fn release(mut parts: Parts, places: &Places) -> Result<(), (&'static str, io::E
         Some(process) => wait_for_death(&process.pidfd),
         None => Ok(()),
     };
-    let permitted = if parts.denied.load(Ordering::Relaxed) {
-        places.network.set_denied_blocking(parts.slot, false)
+    let permitted = if parts.restricted.load(Ordering::Relaxed) {
+        places
+            .network
+            .set_policy_blocking(parts.slot, NetworkPolicy::default())
     } else {
         Ok(())
     };
@@ -198,7 +201,7 @@ fn release(mut parts: Parts, places: &Places) -> Result<(), (&'static str, io::E
         None => Ok(()),
     };
     died.map_err(|error| ("process", error))?;
-    permitted.map_err(|error| ("firewall element", error))?;
+    permitted.map_err(|error| ("firewall rules", error))?;
     removed.map_err(|error| ("cgroup", error))?;
     returned.map_err(|error| ("disk", error))
 }

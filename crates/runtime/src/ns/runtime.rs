@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use warren_sys::creds;
-use warren_types::SandboxId;
+use warren_types::egress::EgressPolicy;
+use warren_types::{Ipv4Net, SandboxId};
 
 use super::adopt;
 use super::boot;
@@ -23,7 +24,7 @@ use super::core::Core;
 use super::criu::{self, Hold, PrepareError, Preparing, Seat};
 use super::disk::Disks;
 use super::instance::{Instance, SHARED};
-use super::net::{Network, SERVICE_ADDRESS};
+use super::net::{BLOCKED, Network, RefusedLog, SERVICE_ADDRESS};
 use super::parts::{Guarded, Janitor, Places};
 use super::rootfs::Joiner;
 use super::sandbox::NsSandbox;
@@ -213,6 +214,50 @@ impl NsRuntime {
         self.core.cgroups.of(slot).oom_kills().ok()
     }
 
+    /// The egress policy of the sandbox at an address, as peers of sockets in the router have
+    /// it; `None` when it is no sandbox's, or lets out all or nothing.
+    #[must_use]
+    pub fn egress_of(&self, address: IpAddr) -> Option<Arc<EgressPolicy>> {
+        let slot = Slot::from_number(self.slot_of(address)?)?;
+        self.core.network.policy(slot)
+    }
+
+    /// The egress policy of the sandbox in a slot.
+    #[must_use]
+    pub fn egress_in(&self, slot: u32) -> Option<Arc<EgressPolicy>> {
+        self.core.network.policy(Slot::from_number(slot)?)
+    }
+
+    /// Whether a sandbox may reach an address at all: it is public, or the operator allows it.
+    #[must_use]
+    pub fn is_public(&self, address: Ipv4Addr) -> bool {
+        let holds = |net: &str| {
+            net.parse::<Ipv4Net>()
+                .is_ok_and(|net| net.contains(address))
+        };
+        let mut allowed = self.core.config.allowed_egress.iter();
+        allowed.any(|net| holds(net)) || !BLOCKED.iter().any(|net| holds(net))
+    }
+
+    /// Makes a TCP socket in the router, not connected and non-blocking: what it connects to
+    /// is what a sandbox could, and nothing of the host.
+    ///
+    /// # Errors
+    /// As socket(2).
+    pub async fn router_socket(&self) -> io::Result<std::net::TcpStream> {
+        self.core.network.router_socket().await
+    }
+
+    /// Tells of packets that the router refuses. `None` after the first call, and where the
+    /// kernel can't.
+    ///
+    /// # Errors
+    /// When no I/O driver runs.
+    pub fn take_refused(&self) -> io::Result<Option<RefusedLog>> {
+        let listener = self.core.network.take_refused();
+        listener.map(RefusedLog::new).transpose()
+    }
+
     fn record(&self, spec: &BootSpec, parts: &super::parts::Parts) -> io::Result<Record> {
         let process = parts.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
         Ok(Record {
@@ -224,7 +269,7 @@ impl NsRuntime {
             slot: parts.slot.number(),
             resources: spec.resources,
             layers: spec.layers.clone(),
-            policy: spec.policy,
+            policy: spec.policy.clone(),
         })
     }
 

@@ -154,7 +154,6 @@ impl Sandbox for NsSandbox {
     }
 
     async fn set_policy(&self, policy: NetworkPolicy) -> Result<(), RuntimeError> {
-        let denied = !policy.internet;
         let slot = {
             let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(parts) = &*parts else {
@@ -162,12 +161,13 @@ impl Sandbox for NsSandbox {
                     io::ErrorKind::NotFound.into(),
                 ));
             };
-            parts.denied.fetch_or(denied, Ordering::Relaxed);
+            let restricted = policy != NetworkPolicy::default();
+            parts.restricted.fetch_or(restricted, Ordering::Relaxed);
             parts.slot
         };
         self.core
             .network
-            .set_denied(slot, denied)
+            .set_policy(slot, policy.clone())
             .await
             .map_err(step("set the network policy"))?;
         self.lock_record().policy = policy;

@@ -120,7 +120,10 @@ async fn a_denied_sandbox_resolves_and_reaches_nothing_but_events() {
     assert_ne!(sh(&closed, &connect(53)).await.0, 0);
     ok(&open, &connect(53)).await;
     assert_ne!(sh(&open, &connect(81)).await.0, 0);
-    let policy = |internet| warren_types::NetworkPolicy { internet };
+    let policy = |internet| warren_types::NetworkPolicy {
+        internet,
+        egress: None,
+    };
     closed.set_policy(policy(true)).await.unwrap();
     ok(&closed, &connect(53)).await;
     closed.set_policy(policy(false)).await.unwrap();
@@ -149,7 +152,7 @@ async fn public_addresses_are_reached_unless_denied() {
         format!("python3 -c \"import socket; socket.create_connection(('{to}',{port}),5)\"");
     ok(&sandbox, &connect).await;
     sandbox
-        .set_policy(warren_types::NetworkPolicy { internet: false })
+        .set_policy(warren_types::NetworkPolicy::closed())
         .await
         .unwrap();
     assert_ne!(sh(&sandbox, &connect).await.0, 0);

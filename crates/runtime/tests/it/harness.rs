@@ -87,7 +87,7 @@ pub(crate) fn spec() -> BootSpec {
         id: SandboxId::random(),
         layers: vec![rootfs()],
         resources: small(),
-        policy: NetworkPolicy { internet: true },
+        policy: NetworkPolicy::default(),
         agent: AgentSpec {
             executable: env!("CARGO_BIN_EXE_runtime-test-agent").into(),
             init_key: "secret".to_owned(),

@@ -1,6 +1,8 @@
-//! Netlink: links, addresses, routes ([`rtnl`]) and firewall sets ([`nft`]).
+//! Netlink: links, addresses, routes ([`rtnl`]), firewall sets ([`nft`]) and what rules of
+//! the firewall tell ([`nflog`]).
 
 pub mod message;
+pub mod nflog;
 pub mod nft;
 pub mod rtnl;
 mod socket;

@@ -1,16 +1,19 @@
 //! The router namespace and the threads that work in network namespaces.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use warren_sys::netlink::{Socket, rtnl};
+use warren_sys::netlink::{Socket, nflog, rtnl};
 use warren_sys::netns;
+use warren_types::egress::EgressPolicy;
+use warren_types::{EgressRules, NetworkPolicy};
 
 use super::super::instance::Instance;
 use super::super::shim::GUEST_LINK;
@@ -41,7 +44,13 @@ pub(crate) struct Network {
     /// grace period of the kernel.
     router: Worker<Sockets>,
     visitor: Worker<()>,
+    policies: Policies,
+    /// Taken by who tells of refusals.
+    refused: Mutex<Option<nflog::Listener>>,
 }
+
+/// The policies in force that are more than all or nothing.
+type Policies = Arc<RwLock<HashMap<Slot, Arc<EgressPolicy>>>>;
 
 impl Network {
     /// Makes the network, or takes over what an earlier process of this instance left.
@@ -102,6 +111,14 @@ impl Network {
         })?;
         let visitor = Worker::start("warren-visitor", 1, || Ok(()))?;
         let mtu = host::mtu();
+        let refused = router.run_blocking(|_| Ok(nflog::Listener::open(rules::GROUP)))?;
+        let refused = refused
+            .inspect_err(|error| {
+                tracing::warn!(%error, "the kernel can't tell of packets that it refuses; \
+                    only refused TCP connections are logged");
+            })
+            .ok();
+        let tell = refused.is_some();
         let network = Self {
             instance: instance.clone(),
             pin: pin.to_owned(),
@@ -109,9 +126,11 @@ impl Network {
             mtu,
             router,
             visitor,
+            policies: Policies::default(),
+            refused: Mutex::new(refused),
         };
         let denied: Vec<_> = denied.iter().map(|slot| slot.address()).collect();
-        let text = rules::router(allowed, &denied);
+        let text = rules::router(allowed, &denied, tell);
         network
             .router
             .run_blocking(move |_| host::load_rules(&text))?;
@@ -187,17 +206,40 @@ impl Network {
         })
     }
 
-    /// Denies or permits a slot to leave; in force on return.
-    pub(crate) async fn set_denied(&self, slot: Slot, denied: bool) -> io::Result<()> {
+    /// Replaces what may leave a slot; in force on return.
+    pub(crate) async fn set_policy(&self, slot: Slot, policy: NetworkPolicy) -> io::Result<()> {
+        let policies = Arc::clone(&self.policies);
         self.router
-            .run(move |sockets| change_denied(sockets, slot, denied))
+            .run(move |sockets| change_policy(sockets, &policies, slot, &policy))
             .await
     }
 
     /// The same for threads.
-    pub(crate) fn set_denied_blocking(&self, slot: Slot, denied: bool) -> io::Result<()> {
+    pub(crate) fn set_policy_blocking(&self, slot: Slot, policy: NetworkPolicy) -> io::Result<()> {
+        let policies = Arc::clone(&self.policies);
         self.router
-            .run_blocking(move |sockets| change_denied(sockets, slot, denied))
+            .run_blocking(move |sockets| change_policy(sockets, &policies, slot, &policy))
+    }
+
+    /// The policy of a slot, if it is more than all or nothing.
+    pub(crate) fn policy(&self, slot: Slot) -> Option<Arc<EgressPolicy>> {
+        let policies = self.policies.read();
+        policies
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&slot)
+            .cloned()
+    }
+
+    /// Who tells of refused packets; `None` after the first call, or where the kernel can't.
+    pub(crate) fn take_refused(&self) -> Option<nflog::Listener> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.take()
+    }
+
+    /// Makes a non-blocking TCP socket in the router.
+    pub(crate) async fn router_socket(&self) -> io::Result<std::net::TcpStream> {
+        self.tcp_socket(Arc::clone(&self.netns), AddressFamily::INET)
+            .await
     }
 
     /// Makes a non-blocking TCP socket inside a network namespace.
@@ -239,6 +281,34 @@ impl Network {
     pub(crate) fn release(&self) -> io::Result<()> {
         release(&self.instance, &self.pin)
     }
+}
+
+/// Changes rules in an order in which nothing leaves that neither policy lets out.
+fn change_policy(
+    sockets: &mut Sockets,
+    policies: &Policies,
+    slot: Slot,
+    policy: &NetworkPolicy,
+) -> io::Result<()> {
+    let table = || policies.write().unwrap_or_else(PoisonError::into_inner);
+    if let (true, Some(rules)) = (policy.internet, &policy.egress) {
+        let compiled = Arc::new(EgressPolicy::new(EgressRules::clone(rules)));
+        host::load_rules(&rules::install(slot, &compiled))?;
+        table().insert(slot, compiled);
+        return change_denied(sockets, slot, false);
+    }
+    if !policy.internet {
+        change_denied(sockets, slot, true)?;
+    }
+    let had_rules = table().contains_key(&slot);
+    if had_rules {
+        host::load_rules(&rules::uninstall(slot))?;
+        table().remove(&slot);
+    }
+    if policy.internet {
+        change_denied(sockets, slot, false)?;
+    }
+    Ok(())
 }
 
 fn change_denied(sockets: &mut Sockets, slot: Slot, denied: bool) -> io::Result<()> {
