@@ -226,12 +226,15 @@ impl Service {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let service = self.clone();
+            let (service, stop) = (self.clone(), tasks.stop_token().clone());
             tasks.spawn(async move {
                 let _permit = permit;
                 let talk = service.talk(client, peer.ip());
                 // However it ends, the connection is closed; the guest asks again.
-                tokio::time::timeout(CONVERSATION_TIMEOUT, talk).await.ok();
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = tokio::time::timeout(CONVERSATION_TIMEOUT, talk) => {}
+                }
             });
         }
     }

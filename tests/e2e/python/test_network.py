@@ -44,9 +44,13 @@ def test_private_ranges_are_out_of_reach(dial, address):
     assert dial(address, 80).startswith("closed")
 
 
-def test_egress_rules_that_are_not_built_are_refused_and_not_ignored(create_raw):
-    answer = create_raw({"network": {"allowOut": ["10.0.0.0/8"]}})
-    assert answer.status_code == 501 and "network.allowOut" in answer.json()["message"]
+def test_a_private_range_stays_out_of_reach_when_it_is_allowed(create):
+    made = create({"network": {"allowOut": ["10.0.0.0/8", "100.64.0.0/10"]}})
+    sandbox = Sandbox.connect(made["sandboxID"])
+    sandbox.files.write("/tmp/dial.py", DIAL)
+    for address in ("10.0.0.1", "100.64.0.1"):
+        got = sandbox.commands.run(f"python3 /tmp/dial.py {address} 80").stdout
+        assert got.startswith("closed")
 
 
 def test_sandboxes_do_not_reach_each_other(sandbox, dial):

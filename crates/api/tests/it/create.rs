@@ -404,12 +404,6 @@ async fn network_options_are_passed_on_or_refused_by_name() {
         (json!({"denyOut": ["x"]}), 400, "invalid denied CIDR x"),
         (json!({"allowOut": ["example.com"]}), 400, "ALL_TRAFFIC"),
         (
-            json!({"allowOut": ["1.1.1.1"]}),
-            501,
-            "network.allowOut is not implemented",
-        ),
-        (json!({"denyOut": ["1.1.1.1"]}), 501, "network.denyOut"),
-        (
             json!({"rules": {"a.b": [{"transform": {"headers": {"X": "y"}}}]}}),
             501,
             "rules",

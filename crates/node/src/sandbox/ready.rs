@@ -99,7 +99,7 @@ impl<R: Runtime> Booter<R> {
         image: &BuildImage,
         policy: NetworkPolicy,
     ) -> Result<Booted<R::Sandbox>, NodeError> {
-        if let Some(restored) = self.restore_ready(image, policy).await {
+        if let Some(restored) = self.restore_ready(image, policy.clone()).await {
             return Ok(restored);
         }
         let booted = self.boot(image, policy).await?;
@@ -114,7 +114,7 @@ impl<R: Runtime> Booter<R> {
         image: &BuildImage,
     ) -> Result<Booted<R::Sandbox>, NodeError> {
         let policy = NetworkPolicy::default();
-        if let Some(restored) = self.restore_ready(image, policy).await {
+        if let Some(restored) = self.restore_ready(image, policy.clone()).await {
             return Ok(restored);
         }
         let begun = Instant::now();

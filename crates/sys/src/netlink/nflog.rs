@@ -14,6 +14,7 @@ const CONFIG: u16 = (SUBSYSTEM << 8) | 1;
 
 const CONFIG_COMMAND: u16 = 1;
 const CONFIG_MODE: u16 = 2;
+const CONFIG_THRESHOLD: u16 = 5;
 const BIND: u8 = 1;
 const COPY_PACKET: u8 = 2;
 
@@ -51,6 +52,8 @@ impl Listener {
         socket.request(configure().attribute(CONFIG_COMMAND, &[BIND]))?;
         let [a, b, c, d] = SNAP.to_be_bytes();
         socket.request(configure().attribute(CONFIG_MODE, &[a, b, c, d, COPY_PACKET, 0]))?;
+        // Each packet at once; else they are held back for a second.
+        socket.request(configure().attribute(CONFIG_THRESHOLD, &1u32.to_be_bytes()))?;
         rustix::io::ioctl_fionbio(socket.as_fd(), true)?;
         Ok(Self(socket))
     }
