@@ -230,7 +230,9 @@ pub fn normalize_name(text: &str) -> Option<String> {
     };
     let last = text.rsplit('.').next().unwrap_or_default();
     let is_numeric = last.bytes().all(|b| b.is_ascii_digit())
-        || (last.len() > 2 && last[..2].eq_ignore_ascii_case("0x"));
+        || last
+            .get(..2)
+            .is_some_and(|start| start.eq_ignore_ascii_case("0x"));
     (text.len() <= MAX_NAME && text.split('.').all(is_label) && !is_numeric)
         .then(|| text.to_ascii_lowercase())
 }
