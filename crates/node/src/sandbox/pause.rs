@@ -103,13 +103,15 @@ impl<R: Runtime> Owner<R> {
             note: None,
         });
         self.entry.revision += 1;
-        self.write_ledger().inspect_err(|_| {
+        let written = self.context.ledger.write(&self.entry);
+        written.map_err(|error| {
             self.entry.revision -= 1;
             self.entry.pause = None;
             // The record may have been replaced before the failure showed.
             if let Err(error) = self.write_ledger() {
                 tracing::error!(sandbox_id = %self.id, error = %Chain(&error), "could not undo a record");
             }
+            NodeError::PauseFailed(Box::new(error))
         })
     }
 
@@ -171,7 +173,7 @@ impl<R: Runtime> Owner<R> {
         let config = self.context.pause;
         let wait = match &self.entry.pause {
             Some(pause) if pause.frozen => match &pause.stored {
-                None => config.files_after,
+                None => config.files_after.min(config.memory_after),
                 Some(_) if self.can_keep_memory() => config.look_every.min(config.memory_after),
                 Some(_) => {
                     self.store_at = None;
@@ -197,13 +199,11 @@ impl<R: Runtime> Owner<R> {
             .pause
             .as_ref()
             .is_some_and(|pause| pause.stored.is_some());
-        if has_files {
-            let is_due = self.changed.elapsed() >= config.memory_after
-                || memory::available_pct().is_some_and(|pct| pct < config.min_available_pct);
-            if is_due {
-                self.store(true).await;
-            }
-        } else {
+        let is_due = self.changed.elapsed() >= config.memory_after
+            || memory::available_pct().is_some_and(|pct| pct < config.min_available_pct);
+        if is_due && self.can_keep_memory() {
+            self.store(true).await;
+        } else if !has_files {
             self.store(false).await;
         }
         self.plan_store();

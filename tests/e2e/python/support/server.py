@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -32,14 +33,23 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
-    def start(self, *flags: str, seconds: float = 60) -> "Server":
-        """Starts it and returns when it answers, which it must in this time."""
-        command = [self.binary, "up", "--data-dir", self.data, "--api-key-file", self.key_file]
+    def start(
+        self,
+        *flags: str,
+        seconds: float = 60,
+        abort_at: str | None = None,
+        within: Sequence[str] = (),
+    ) -> "Server":
+        """Starts it, under a program such as `unshare` if one is named, and returns when it
+        answers, which it must in this time. It dies when it comes to `abort_at`."""
+        command = [*within, self.binary, "up", "--data-dir", self.data, "--api-key-file", self.key_file]
         command += ["--templates", "none"]
         command += ["--listen", f"127.0.0.1:{self.port}", *flags]
         if layers := optional("WARREN_LAYERS_DIR"):
             command += ["--layers-dir", layers]
         env = {k: v for k, v in os.environ.items() if not k.startswith(("E2B_", "WARREN_"))}
+        if abort_at:
+            env["WARREN_TEST_ABORT_AT"] = abort_at
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         until(self._answers, f"the server answers; see {self.log}", seconds)
@@ -57,6 +67,17 @@ class Server:
         """Kills the server without a chance to clean up."""
         self.process.kill()
         self.process.wait(10)
+        # Under another program the server is its child, which dies a moment later.
+        until(self._is_port_free, "the port is free", 10)
+
+    def _is_port_free(self) -> bool:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError:
+                return False
+        return True
 
     def stop(self, seconds: float = 45) -> int:
         """Asks the server to stop and returns its exit code."""
