@@ -56,7 +56,7 @@ impl<R: Runtime> Node<R> {
             if sandbox.is_some() {
                 adopted.runs.push(entry.runtime.id.clone());
             }
-            self.own(entry, sandbox);
+            self.own(entry, sandbox, false);
         }
         adopted
     }
@@ -128,9 +128,15 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Starts the owner of a sandbox.
-    pub(crate) fn own(&self, entry: Entry, sandbox: Option<Arc<R::Sandbox>>) -> SandboxView {
+    pub(crate) fn own(
+        &self,
+        entry: Entry,
+        sandbox: Option<Arc<R::Sandbox>>,
+        is_new: bool,
+    ) -> SandboxView {
         let (booter, context) = (Arc::clone(&self.booter), Arc::clone(&self.context));
         let (owner, view) = Owner::register(entry, sandbox, booter, context);
+        let owner = if is_new { owner.just_made() } else { owner };
         self.owners.spawn(owner.run());
         view
     }

@@ -345,7 +345,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
         };
         let (entry, sandbox) = claim.record(&self.context.ledger)?;
         let id = entry.id.clone();
-        let view = self.own(entry, Some(sandbox));
+        let view = self.own(entry, Some(sandbox), true);
         if let Err(error) = self
             .context
             .archive

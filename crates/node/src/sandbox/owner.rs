@@ -109,6 +109,9 @@ pub(crate) struct Owner<R: Runtime> {
     /// When to carry a paused one over to the disk.
     pub(super) store_at: Option<tokio::time::Instant>,
     reading: Option<Reading>,
+    /// Processes of this body that the kernel killed for lack of memory, once it is known
+    /// how many of them the log tells of.
+    oom_kills: Option<u64>,
     pub(super) booter: Arc<Booter<R>>,
     pub(super) context: Arc<Context>,
 }
@@ -168,6 +171,7 @@ impl<R: Runtime> Owner<R> {
             memory_refused: false,
             store_at: None,
             reading: None,
+            oom_kills: None,
             booter,
             context,
         };
@@ -209,6 +213,12 @@ impl<R: Runtime> Owner<R> {
 
     pub(super) fn shown(&self) -> SandboxView {
         view_of(&self.entry, self.state)
+    }
+
+    /// Of a sandbox that was just made, whose log is new as well.
+    pub(crate) fn just_made(mut self) -> Self {
+        self.oom_kills = Some(0);
+        self
     }
 
     fn exit(&self) -> Exit {
@@ -276,6 +286,7 @@ impl<R: Runtime> Owner<R> {
             }
             if watched != self.bodies {
                 watched = self.bodies;
+                self.oom_kills = Some(0);
                 exited = self.exit();
             }
         }
@@ -424,6 +435,7 @@ impl<R: Runtime> Owner<R> {
                 return;
             }
         };
+        self.note_kills(usage.oom_kills, usage.memory_peak);
         let taken = Instant::now();
         let before = self
             .reading
@@ -444,6 +456,25 @@ impl<R: Runtime> Owner<R> {
         {
             tracing::debug!(sandbox_id = %self.id, "dropped a sample");
         }
+    }
+}
+
+impl<R: Runtime> Owner<R> {
+    /// Tells in the log that the kernel killed processes for lack of memory: to whoever
+    /// started them it looks like any other end.
+    fn note_kills(&mut self, kills: u64, peak: u64) {
+        let known = self.oom_kills.replace(kills).unwrap_or(kills);
+        let fresh = kills.saturating_sub(known);
+        if fresh == 0 {
+            return;
+        }
+        let limit = self.entry.image.resources.memory_mib;
+        let used = peak.div_ceil(1024 * 1024);
+        let noun = if fresh == 1 { "process" } else { "processes" };
+        let text = format!(
+            "out of memory: the kernel killed {fresh} {noun} (it used {used} of {limit} MiB)"
+        );
+        self.note(LogLevel::Error, &text);
     }
 }
 
