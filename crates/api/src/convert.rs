@@ -157,6 +157,7 @@ fn listed_record(record: control::SandboxRecord) -> wire::ListedSandbox {
             _ => wire::State::Running,
         },
         envd_version: ENVD_VERSION.to_owned(),
+        envd_unresponsive_at_pause: record.pause.is_some_and(|pause| pause.agent_silent),
         volume_mounts: record.volume_mounts.into_iter().map(shown_mount).collect(),
     }
 }

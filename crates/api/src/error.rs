@@ -210,6 +210,18 @@ impl From<SandboxError> for ApiError {
                 return Self::told(StatusCode::NOT_FOUND, &error).code(end_code(end.reason));
             }
             E::Ending(_) | E::Changing { .. } | E::Running(_) => StatusCode::CONFLICT,
+            E::StartInFlight(_) => {
+                return Self::told(StatusCode::CONFLICT, &error).code("sandbox_start_in_flight");
+            }
+            E::GuestSilent(_) => {
+                return Self::told(StatusCode::CONFLICT, &error)
+                    .code("sandbox_snapshot_guest_agent_unresponsive");
+            }
+            E::BootUnconfirmed { .. } => {
+                tracing::error!(error = %Chain(&error), "a boot from files failed");
+                return Self::told(StatusCode::SERVICE_UNAVAILABLE, &error)
+                    .code("sandbox_filesystem_boot_unconfirmed");
+            }
             // Waiting a few seconds does not cure it.
             E::Quota { .. } => {
                 return Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false);

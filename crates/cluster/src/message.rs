@@ -110,6 +110,8 @@ pub struct PauseView {
     pub memory: bool,
     /// Why less was kept than was asked for.
     pub note: Option<String>,
+    /// Its agent did not answer when its memory was kept: from that it can't be resumed.
+    pub agent_silent: bool,
 }
 
 /// A volume in a sandbox.

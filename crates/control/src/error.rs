@@ -215,6 +215,24 @@ pub enum SandboxError {
     /// It runs, where only a paused one would do.
     #[error("Sandbox {0} is already running")]
     Running(SandboxId),
+    /// It is being started by another request, which may take up its memory.
+    #[error("Sandbox {0} is being started by another request")]
+    StartInFlight(SandboxId),
+    /// Its memory was kept while its agent did not answer.
+    #[error(
+        "Sandbox {0} can't be resumed with its memory because its agent did not answer when it \
+         was paused; resume it without memory"
+    )]
+    GuestSilent(SandboxId),
+    /// It did not come up from its files; it is still paused.
+    #[error("Sandbox {id} did not come up from its files; it is still paused")]
+    BootUnconfirmed {
+        /// Which.
+        id: SandboxId,
+        /// The cause.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// It does not run, and its team runs as many as it may.
     #[error(
         "you have reached the maximum number of concurrent E2B sandboxes ({limit}). \
@@ -250,6 +268,7 @@ impl SandboxError {
         match error {
             NodeError::NotFound(id) => Self::NotFound(id),
             NodeError::Ending(id) => Self::Ending(id),
+            NodeError::AgentSilent(id) => Self::GuestSilent(id),
             // Requests that only a running sandbox can take.
             NodeError::Paused(id) => Self::NotFound(id),
             NodeError::Transition { id, state } => Self::Changing {

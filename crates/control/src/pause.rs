@@ -28,22 +28,28 @@ const PAUSING_LOOKS: u32 = 6000;
 pub(crate) struct Gates(Mutex<HashMap<SandboxId, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Gates {
+    fn gate(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if gates.len() >= MANY_LOCKS {
+            gates.retain(|_, gate| gate.strong_count() > 0);
+        }
+        match gates.get(id).and_then(Weak::upgrade) {
+            Some(gate) => gate,
+            None => {
+                let gate = Arc::default();
+                gates.insert(id.clone(), Arc::downgrade(&gate));
+                gate
+            }
+        }
+    }
+
     pub(crate) async fn pass(&self, id: &SandboxId) -> OwnedMutexGuard<()> {
-        let gate = {
-            let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if gates.len() >= MANY_LOCKS {
-                gates.retain(|_, gate| gate.strong_count() > 0);
-            }
-            match gates.get(id).and_then(Weak::upgrade) {
-                Some(gate) => gate,
-                None => {
-                    let gate = Arc::default();
-                    gates.insert(id.clone(), Arc::downgrade(&gate));
-                    gate
-                }
-            }
-        };
-        gate.lock_owned().await
+        self.gate(id).lock_owned().await
+    }
+
+    /// `None` while somebody else is in.
+    pub(crate) fn try_pass(&self, id: &SandboxId) -> Option<OwnedMutexGuard<()>> {
+        self.gate(id).try_lock_owned().ok()
     }
 }
 
@@ -180,7 +186,14 @@ impl Control {
         request: ResumeSandbox,
     ) -> Result<Resumed, SandboxError> {
         let id = &record.id;
-        let _gate = self.gates.pass(id).await;
+        let _gate = match self.gates.try_pass(id) {
+            Some(gate) => gate,
+            // Whoever resumes it now may take up its memory, which this one must not get.
+            None if !request.memory && !self.runs(id).await => {
+                return Err(SandboxError::StartInFlight(id.clone()));
+            }
+            None => self.gates.pass(id).await,
+        };
         let view = match self.settled(id).await {
             Ok(view) => view,
             Err(error) => return Err(self.refused(record, error).await),
@@ -198,6 +211,14 @@ impl Control {
         };
         let resumed = match self.node.resume(id, request).await {
             Ok(resumed) => resumed,
+            Err(NodeError::ResumeFailed(cause) | NodeError::StartFailed(cause))
+                if !request.memory =>
+            {
+                return Err(SandboxError::BootUnconfirmed {
+                    id: id.clone(),
+                    cause,
+                });
+            }
             Err(error) => return Err(self.refused(record, error).await),
         };
         let revision = resumed.view.revision;
@@ -213,6 +234,11 @@ impl Control {
         }
         self.settle(id, revision).await?;
         Ok(resumed)
+    }
+
+    async fn runs(&self, id: &SandboxId) -> bool {
+        let view = self.node.get(id).await;
+        view.is_ok_and(|view| view.state.shows_as_running())
     }
 
     /// The state of a sandbox, once a pause that is under way has ended.
@@ -251,6 +277,7 @@ impl Control {
             pause: view.pause.as_ref().map(|pause| PauseRecord {
                 memory: pause.memory,
                 note: pause.note.clone(),
+                agent_silent: pause.agent_silent,
             }),
         };
         if change.pause.is_some() {

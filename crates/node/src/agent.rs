@@ -23,6 +23,7 @@ use crate::ledger::Entry;
 /// An `/init` exchange that takes longer has failed: the agent listens already.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An agent that does not answer a health check within this is silent.
+const PATIENCE: Duration = Duration::from_secs(5);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest error text that is read from an agent.
 const ANSWER_LIMIT: usize = 4096;
@@ -112,6 +113,14 @@ pub(crate) async fn health(dial: &dyn Dial) -> Result<(), AgentError> {
         .body(Full::new(Bytes::new()))
         .expect("the parts of the request are valid");
     within(HEALTH_TIMEOUT, exchange(dial, request)).await
+}
+
+/// The same, with patience: for when the answer decides over a sandbox's memory.
+pub(crate) async fn responds(dial: &dyn Dial) -> Result<(), AgentError> {
+    let request = Request::get("/health")
+        .body(Full::new(Bytes::new()))
+        .expect("the parts of the request are valid");
+    within(PATIENCE, exchange(dial, request)).await
 }
 
 async fn within(

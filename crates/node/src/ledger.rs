@@ -53,6 +53,9 @@ pub(crate) struct Pause {
     pub(crate) stored: Option<Stored>,
     /// Why less was kept than was asked for.
     pub(crate) note: Option<String>,
+    /// Its agent did not answer when its memory was kept.
+    #[serde(default)]
+    pub(crate) agent_silent: bool,
 }
 
 /// A capture in the directory of paused sandboxes.
@@ -201,6 +204,7 @@ mod tests {
                 frozen: true,
                 stored: None,
                 note: None,
+                agent_silent: false,
             }),
             mounts: Vec::new(),
         }

@@ -60,7 +60,8 @@ impl Store {
         let statement = format!(
             "UPDATE sandboxes SET state = $2, started_at = $3, end_at = $4, revision = $5,
                                   pause_memory = $6, pause_note = $7,
-                                  run_id = COALESCE($8, run_id)
+                                  run_id = COALESCE($8, run_id),
+                                  pause_agent_silent = $9
              WHERE id = $1 RETURNING {SUBJECT}"
         );
         let subject: Subject = sqlx::query_as(&statement)
@@ -72,6 +73,7 @@ impl Store {
             .bind(pause.map(|pause| i64::from(pause.memory)))
             .bind(pause.and_then(|pause| pause.note.as_deref()))
             .bind(run)
+            .bind(i64::from(pause.is_some_and(|pause| pause.agent_silent)))
             .fetch_one(&mut *tx)
             .await
             .map_err(query(ACTION))?;

@@ -79,6 +79,8 @@ pub struct PauseRecord {
     pub memory: bool,
     /// Why less is kept than was asked for.
     pub note: Option<String>,
+    /// Whether its agent did not answer when its memory was kept.
+    pub agent_silent: bool,
 }
 
 /// A sandbox that has not ended.
@@ -121,6 +123,7 @@ struct SandboxRow {
     revision: i64,
     pause_memory: Option<i64>,
     pause_note: Option<String>,
+    pause_agent_silent: i64,
     auto_pause_memory: i64,
     timeout_s: i64,
     volume_mounts: Option<String>,
@@ -183,6 +186,7 @@ impl TryFrom<SandboxRow> for SandboxRecord {
             pause: row.pause_memory.map(|memory| PauseRecord {
                 memory: memory != 0,
                 note: row.pause_note,
+                agent_silent: row.pause_agent_silent != 0,
             }),
             auto_pause_memory: row.auto_pause_memory != 0,
             timeout_s: number(row.timeout_s, "timeout_s")?,

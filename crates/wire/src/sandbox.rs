@@ -175,6 +175,9 @@ pub struct ListedSandbox {
     /// Mounted volumes.
     #[serde(default)]
     pub volume_mounts: Vec<VolumeMount>,
+    /// Of a paused one: true if its agent did not answer when its memory was kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub envd_unresponsive_at_pause: bool,
 }
 
 /// What happens when a sandbox's time runs out.
@@ -366,6 +369,7 @@ mod tests {
                 state: State::Running,
                 envd_version: "0.6.13".into(),
                 volume_mounts: Vec::new(),
+                envd_unresponsive_at_pause: false,
             },
             envd_access_token: None,
             allow_internet_access: None,

@@ -1,6 +1,7 @@
 //! A node without processes that keeps the contract of [`NodeHandle`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -45,6 +46,8 @@ pub(crate) struct FakeNode {
     pub(crate) resumes: Mutex<u32>,
     /// Creates and resumes pass one at a time for each permit.
     pub(crate) gate: Semaphore,
+    /// Whether agents don't answer when they are paused.
+    pub(crate) agent_silent: AtomicBool,
 }
 
 fn derive(key: &Secret, text: &str) -> Secret {
@@ -69,6 +72,7 @@ impl FakeNode {
             captures: Mutex::default(),
             resumes: Mutex::default(),
             gate: Semaphore::new(1_000_000),
+            agent_silent: AtomicBool::new(false),
         })
     }
 
@@ -254,6 +258,7 @@ impl NodeHandle for FakeNode {
                 at,
                 memory: request.memory,
                 note: None,
+                agent_silent: self.agent_silent.load(Ordering::Relaxed),
             });
             view.clone()
         };

@@ -2,6 +2,7 @@
 //! is decided here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use warren_api::ApiConfig;
@@ -357,4 +358,76 @@ async fn a_wake_goes_on_when_its_request_goes_away() {
     while server.get(&path).await.expect(200)["state"] != "running" {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_silent_agent_is_shown_and_its_memory_is_not_taken_up() {
+    let server = Server::start().await;
+    server.node.agent_silent.store(true, Ordering::Relaxed);
+    let (id, path) = paused(&server, json!({})).await;
+    let detail = server.get(&path).await.expect(200);
+    assert_eq!(detail["envdUnresponsiveAtPause"], true);
+    let listed = server.get("/v2/sandboxes").await.expect(200);
+    assert_eq!(listed[0]["envdUnresponsiveAtPause"], true);
+    let refusal = NodeError::AgentSilent(id.parse().unwrap());
+    *server.node.refusal.lock().unwrap() = Some(refusal);
+    let refused = server.post(&format!("/v2{path}/connect"), json!({})).await;
+    let body = refused.expect(409);
+    assert_eq!(
+        body["error_code"],
+        "sandbox_snapshot_guest_agent_unresponsive"
+    );
+    let booted = json!({"memory": false});
+    server
+        .post(&format!("/v2{path}/connect"), booted)
+        .await
+        .expect(201);
+    let detail = server.get(&path).await.expect(200);
+    assert_eq!(detail.get("envdUnresponsiveAtPause"), None);
+}
+
+#[tokio::test]
+async fn a_boot_from_files_gives_way_to_a_resume_under_way_and_may_fail() {
+    let server = Arc::new(Server::start().await);
+    let (id, path) = paused(&server, json!({})).await;
+    let connect = format!("/v2{path}/connect");
+    // A resume is held in the node.
+    server.node.gate.forget_permits(1_000_000);
+    let resume = warren_service::Tasks::new().spawn({
+        let (server, connect) = (Arc::clone(&server), connect.clone());
+        async move { server.post(&connect, json!({})).await.status.as_u16() }
+    });
+    let mut refused = json!({});
+    for _ in 0..500 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let answer = tokio::time::timeout(
+            std::time::Duration::from_millis(200),
+            server.post(&connect, json!({"memory": false})),
+        );
+        if let Ok(answer) = answer.await {
+            refused = answer.expect(409);
+            break;
+        }
+    }
+    assert_eq!(refused["error_code"], "sandbox_start_in_flight");
+    server.node.gate.add_permits(1_000_000);
+    assert!(matches!(resume.await.unwrap(), 200 | 201));
+    // It runs: nothing is in the way any more, and nothing is to be done.
+    server
+        .post(&connect, json!({"memory": false}))
+        .await
+        .expect(200);
+
+    server
+        .post(&format!("{path}/pause"), json!({}))
+        .await
+        .expect(204);
+    let cause = NodeError::ResumeFailed("it does not come up".into());
+    *server.node.refusal.lock().unwrap() = Some(cause);
+    let failed = server
+        .post(&connect, json!({"memory": false}))
+        .await
+        .expect(503);
+    assert_eq!(failed["error_code"], "sandbox_filesystem_boot_unconfirmed");
+    assert_eq!(server.listed("?state=paused").await, [id]);
 }

@@ -137,6 +137,7 @@ fn view_of(entry: &Entry, state: SandboxState) -> SandboxView {
             at: pause.at,
             memory: pause.memory(),
             note: pause.note.clone(),
+            agent_silent: pause.agent_silent && pause.memory(),
         }),
     }
 }

@@ -76,9 +76,10 @@ impl<R: Runtime> Owner<R> {
     }
 
     async fn pause_frozen(&mut self, sandbox: &R::Sandbox) -> Result<(), NodeError> {
+        let agent_silent = agent::responds(sandbox.dialer().as_ref()).await.is_err();
         sandbox.freeze().await.map_err(pause_failed)?;
         fault::point("pause.frozen");
-        self.record_pause(true, None)
+        self.record_pause(true, None, agent_silent)
     }
 
     async fn pause_stored(&mut self, sandbox: &R::Sandbox) -> Result<(), NodeError> {
@@ -88,19 +89,25 @@ impl<R: Runtime> Owner<R> {
             .await?;
         fault::point("pause.captured");
         let name = stored.name.clone();
-        let recorded = self.record_pause(false, Some(stored));
+        let recorded = self.record_pause(false, Some(stored), false);
         if recorded.is_err() {
             self.forget(&name).await;
         }
         recorded
     }
 
-    fn record_pause(&mut self, frozen: bool, stored: Option<Stored>) -> Result<(), NodeError> {
+    fn record_pause(
+        &mut self,
+        frozen: bool,
+        stored: Option<Stored>,
+        agent_silent: bool,
+    ) -> Result<(), NodeError> {
         self.entry.pause = Some(Pause {
             at: Timestamp::now(),
             frozen,
             stored,
             note: None,
+            agent_silent,
         });
         self.entry.revision += 1;
         let written = self.context.ledger.write(&self.entry);
@@ -301,6 +308,9 @@ impl<R: Runtime> Owner<R> {
         let Some(pause) = self.entry.pause.clone() else {
             return self.live_on(request);
         };
+        if pause.agent_silent && pause.memory() && request.memory {
+            return Err(NodeError::AgentSilent(self.id.clone()));
+        }
         self.enter(SandboxEvent::ResumeRequested);
         let before = self.entry.clone();
         let resumed = match (&pause.stored, self.sandbox.clone()) {

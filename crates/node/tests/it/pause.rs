@@ -262,7 +262,29 @@ async fn a_silent_agent_is_paused_only_with_its_memory() {
     }
     assert!(node.route(&id).is_some());
     node.pause(&id, FULL).await.unwrap();
-    // Refused by the agent: it stays paused, and a later try succeeds.
+    assert!(node.get(&id).await.unwrap().pause.unwrap().agent_silent);
+    // Its memory is of no use any more; its files are.
+    stand.host.set_agent_status(204);
+    assert!(matches!(
+        node.resume(&id, resume(9)).await,
+        Err(NodeError::AgentSilent(_))
+    ));
+    assert_eq!(stand.host.frozen().len(), 1);
+    assert_eq!(node.get(&id).await.unwrap().state, SandboxState::Paused);
+    let from_files = ResumeSandbox {
+        memory: false,
+        ..resume(9)
+    };
+    node.resume(&id, from_files).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_resume_that_the_agent_refuses_leaves_it_paused() {
+    let stand = stand(calm());
+    let node = stand.node(0).await;
+    let id = node.create(stand.request()).await.unwrap().id;
+    node.pause(&id, FULL).await.unwrap();
+    stand.host.set_agent_status(500);
     assert!(matches!(
         node.resume(&id, resume(9)).await,
         Err(NodeError::ResumeFailed(_))

@@ -67,7 +67,13 @@ async fn every_change_is_told_once() {
         end_at: at(9_000_000),
         pause,
     };
-    let kept = |memory| Some(PauseRecord { memory, note: None });
+    let kept = |memory| {
+        Some(PauseRecord {
+            memory,
+            note: None,
+            agent_silent: false,
+        })
+    };
     let paused = SandboxChange {
         started_at: at(1_000_000),
         ..change(1, kept(true))
