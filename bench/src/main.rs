@@ -31,6 +31,9 @@ struct Args {
         default_value = "/var/cache/warren/layers"
     )]
     layers_dir: PathBuf,
+    /// A Python with ipykernel and Jupyter Server, to measure them beside the interpreter.
+    #[arg(long, env = "WARREN_BENCH_PYTHON", default_value = "python3")]
+    python: PathBuf,
     /// Only scenarios whose name holds one of these words.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -99,10 +102,29 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
         scenarios::idle::memory(&server, 200 / scale, report).await?;
         server.stop().await?;
     }
+    if wanted("interpreter") {
+        interpreter(args, scale, report).await?;
+    }
     for peer in ["crun", "runsc"] {
         if wanted(&format!("peer-{peer}")) {
             peers::measure_here(peer, &args.layers_dir, args.quick, report)?;
         }
     }
     Ok(())
+}
+
+async fn interpreter(args: &Args, scale: usize, report: &mut Report) -> anyhow::Result<()> {
+    let template = ["--templates", scenarios::interpreter::TEMPLATE];
+    let start = async |warm: &str| {
+        let extra = [&template[..], &["--wait-templates", "--warm", warm]].concat();
+        server::Server::start(&args.warren, &args.layers_dir, &extra).await
+    };
+    let server = start("16").await?;
+    scenarios::interpreter::warm(&server, scale, report).await?;
+    server.stop().await?;
+    let server = start("0").await?;
+    scenarios::interpreter::burst(&server, 5 / scale.min(5), report).await?;
+    scenarios::interpreter::memory(&server, 20 / scale.min(4), report).await?;
+    server.stop().await?;
+    scenarios::interpreter::peers(&args.python, scale, report).await
 }

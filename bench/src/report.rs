@@ -97,6 +97,22 @@ const RATIOS: &[(&str, &str)] = &[
         "download from a static file server",
     ),
     ("upload through proxy", "upload to a plain HTTP sink"),
+    (
+        "interpreter: create to first value, warm",
+        "ipykernel: start to first value",
+    ),
+    (
+        "interpreter: create to first value, warm",
+        "Jupyter Server: start to first value",
+    ),
+    (
+        "interpreter: cell on a live context",
+        "ipykernel: cell over bare ZMQ",
+    ),
+    (
+        "interpreter: private memory of an idle one",
+        "ipykernel: private memory of an idle one",
+    ),
 ];
 
 impl fmt::Display for Report {

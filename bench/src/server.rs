@@ -1,5 +1,6 @@
 //! A server of our own for the time of a scenario.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
@@ -25,6 +26,11 @@ impl Server {
         layers: &Path,
         extra: &[&str],
     ) -> anyhow::Result<Self> {
+        let templates = if extra.contains(&"--templates") {
+            &[][..]
+        } else {
+            &["--templates", "none"]
+        };
         let dir = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let key_file = dir.path().join("api-key");
@@ -38,7 +44,7 @@ impl Server {
             .arg("--api-key-file")
             .arg(&key_file)
             .arg("--end-sandboxes")
-            .args(["--templates", "none"])
+            .args(templates)
             .args(extra)
             .env("WARREN_LOG", "warn")
             .stdout(Stdio::null())
@@ -78,6 +84,28 @@ impl Server {
         Ok(kib.context("no VmRSS")? * 1024)
     }
 
+    /// Memory that only the processes of one sandbox have, in bytes, of each sandbox in which
+    /// a program of this name runs.
+    pub(crate) fn private_bytes(&self, program: &str) -> anyhow::Result<Vec<u64>> {
+        let server = self.child.id().context("the server has ended")?;
+        let processes = Processes::read()?;
+        let helpers = processes.children(server);
+        let firsts = helpers.iter().flat_map(|pid| processes.children(*pid));
+        let mut sandboxes = Vec::new();
+        for first in firsts {
+            let all = processes.tree(first);
+            if !all.iter().any(|pid| processes.is_named(*pid, program)) {
+                continue;
+            }
+            let mut sum = 0;
+            for pid in all {
+                sum += private_bytes_of(pid)?;
+            }
+            sandboxes.push(sum);
+        }
+        Ok(sandboxes)
+    }
+
     /// Ends the server and everything it runs.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let pid = self.child.id().context("the server has ended")?;
@@ -90,4 +118,62 @@ impl Server {
         self.dir.close()?;
         Ok(())
     }
+}
+
+/// The processes of the machine: parent and name by id.
+struct Processes(BTreeMap<u32, (u32, String)>);
+
+impl Processes {
+    fn read() -> anyhow::Result<Self> {
+        let mut all = BTreeMap::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(pid) = name.and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // Processes end while they are listed.
+            let Ok(stat) = std::fs::read_to_string(path.join("stat")) else {
+                continue;
+            };
+            let (start, rest) = stat.rsplit_once(") ").context("a strange stat file")?;
+            let name = start.split_once('(').map_or("", |(_, name)| name);
+            let parent = rest.split(' ').nth(1).context("no parent")?.parse()?;
+            all.insert(pid, (parent, name.to_owned()));
+        }
+        Ok(Self(all))
+    }
+
+    fn children(&self, of: u32) -> Vec<u32> {
+        let all = self.0.iter();
+        all.filter(|(_, (parent, _))| *parent == of)
+            .map(|(pid, _)| *pid)
+            .collect()
+    }
+
+    /// A process and all below it.
+    fn tree(&self, root: u32) -> Vec<u32> {
+        let mut found = vec![root];
+        let mut next = 0;
+        while let Some(pid) = found.get(next) {
+            found.extend(self.children(*pid));
+            next += 1;
+        }
+        found
+    }
+
+    fn is_named(&self, pid: u32, name: &str) -> bool {
+        self.0.get(&pid).is_some_and(|(_, own)| own == name)
+    }
+}
+
+fn private_bytes_of(pid: u32) -> anyhow::Result<u64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .with_context(|| format!("read the memory of process {pid}"))?;
+    let kib = rollup
+        .lines()
+        .filter_map(|line| line.strip_prefix("Private_")?.split_whitespace().nth(1))
+        .map(str::parse::<u64>)
+        .sum::<Result<u64, _>>()?;
+    Ok(kib * 1024)
 }

@@ -32,11 +32,16 @@ impl Api {
 
     /// Creates a sandbox of `base`.
     pub(crate) async fn create(&self) -> anyhow::Result<Sandbox> {
+        self.create_of("base").await
+    }
+
+    /// Creates a sandbox of a template.
+    pub(crate) async fn create_of(&self, template: &str) -> anyhow::Result<Sandbox> {
         let answer = self
             .http
             .post(format!("{}/v2/sandboxes", self.url))
             .header("x-api-key", &self.key)
-            .json(&json!({ "templateID": "base", "timeout": 600 }))
+            .json(&json!({ "templateID": template, "timeout": 600 }))
             .send()
             .await?;
         let status = answer.status();
@@ -60,6 +65,53 @@ impl Api {
             .await?;
         anyhow::ensure!(answer.status() == 204, "kill answered {}", answer.status());
         Ok(())
+    }
+
+    /// Starts a cell in the default context of a code interpreter, as `run_code` does, and
+    /// hands over its lines as they come.
+    pub(crate) async fn cell(
+        &self,
+        sandbox: &Sandbox,
+        code: &str,
+        mut line: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let answer = self
+            .http
+            .post(format!("{}/execute", self.url))
+            .header("e2b-sandbox-id", &sandbox.id)
+            .header("e2b-sandbox-port", "49999")
+            .header("x-access-token", &sandbox.envd_access_token)
+            .json(&json!({ "code": code }))
+            .send()
+            .await?
+            .error_for_status()?;
+        let mut stream = answer.bytes_stream();
+        let mut unfinished = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            let mut lines = chunk.split(|byte| *byte == b'\n');
+            unfinished.extend_from_slice(lines.next().unwrap_or_default());
+            for rest in lines {
+                line(&std::mem::replace(&mut unfinished, rest.to_vec()))?;
+            }
+        }
+        anyhow::ensure!(unfinished.is_empty(), "the stream was cut");
+        Ok(())
+    }
+
+    /// Runs a cell to its end and returns its main result's text.
+    pub(crate) async fn value(&self, sandbox: &Sandbox, code: &str) -> anyhow::Result<String> {
+        let mut text = None;
+        self.cell(sandbox, code, |line| {
+            let line: serde_json::Value = serde_json::from_slice(line)?;
+            if line["is_main_result"] == true {
+                text = line["text"].as_str().map(str::to_owned);
+            }
+            anyhow::ensure!(line["type"] != "error", "the cell failed: {line}");
+            Ok(())
+        })
+        .await?;
+        text.context("the cell has no value")
     }
 
     /// Adds what routes and authorises a request to a sandbox's agent.

@@ -3,4 +3,5 @@
 pub(crate) mod command;
 pub(crate) mod create;
 pub(crate) mod idle;
+pub(crate) mod interpreter;
 pub(crate) mod transfer;

@@ -18,11 +18,12 @@ use tokio::time::{Instant, sleep_until};
 use warren_service::{Chain, Tasks};
 
 use crate::globals;
-use crate::kernel::{Event, Kernel, KernelSpec, Launch, Message, SendError, StartError};
+use crate::kernel::{Event, Kernel, KernelSpec, Launch, SendError, StartError};
 use crate::language::{self, Changes, Vars};
-use crate::line::{self, CellError, Line, Meaning, Outcome};
+use crate::line::{CellError, Line, Outcome};
 use crate::log;
 use crate::memory::{self, OomMeter, OutOfMemory};
+use crate::running::{Done, Fence, Run};
 
 /// Pause between interrupts of a cell whose client is gone: a kernel may not listen yet.
 const INTERRUPT_AGAIN: Duration = Duration::from_secs(1);
@@ -106,35 +107,6 @@ enum Broken {
     Remove(Option<oneshot::Sender<()>>),
 }
 
-/// Code of ours after a cell: what the kernel publishes before the marker is the cell's.
-struct Fence {
-    marker: String,
-    cell: String,
-}
-
-/// How a run ended.
-struct Done {
-    id: String,
-    outcome: Outcome,
-}
-
-/// What the loop of one run knows.
-struct Run<'a> {
-    id: String,
-    client: Option<&'a mpsc::Sender<Bytes>>,
-    pending: Option<Bytes>,
-    idle: bool,
-    answered: bool,
-    /// Whether an error was told.
-    told: bool,
-    /// What the answer says, which arrives on another channel than what is published.
-    outcome: Outcome,
-    /// Set for code that only marks the end of a cell's output.
-    fence: Option<Fence>,
-    interrupts: u32,
-    next_interrupt: Option<Instant>,
-}
-
 impl Actor {
     /// Makes an actor whose kernel starts with its first cell, or before when asked to.
     pub(crate) fn new(
@@ -170,6 +142,7 @@ impl Actor {
             };
             match broken {
                 Ok(()) => {}
+                Err(Broken::Lost) if self.reconnect().await => {}
                 Err(Broken::Ended(_) | Broken::Lost | Broken::Exits | Broken::Stuck) => {
                     self.end_kernel().await;
                     if self.started.elapsed() >= LIVED {
@@ -218,6 +191,20 @@ impl Actor {
         self.kernel = Some(started?);
         self.started = Instant::now();
         Ok(())
+    }
+
+    /// Connects anew to a kernel that can't be heard any more. Whether it is there.
+    async fn reconnect(&mut self) -> bool {
+        let Some(kernel) = &mut self.kernel else {
+            return false;
+        };
+        match kernel.reconnect().await {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn(&format!("the connection to {}", self.spec.name), &error);
+                false
+            }
+        }
     }
 
     async fn end_kernel(&mut self) {
@@ -295,6 +282,10 @@ impl Actor {
                 Ok(())
             }
             Err(broken) => {
+                if let (Broken::Lost, Some(kernel)) = (&broken, &mut self.kernel) {
+                    // Nobody will hear what it still does.
+                    kernel.interrupt().await;
+                }
                 let error = self.explain(&broken, machine).await;
                 self.finish(cell.lines, Some(error));
                 Err(broken)
@@ -379,51 +370,57 @@ impl Actor {
         client: Option<&mpsc::Sender<Bytes>>,
         fence: Option<Fence>,
     ) -> Result<Done, Broken> {
+        let is_ours = client.is_none() || fence.is_some();
+        let mut is_again = false;
+        loop {
+            let lost = match self.send(code, is_ours).await {
+                Ok(id) => {
+                    let interrupt = is_ours.then(|| Instant::now() + SILENT_LIMIT);
+                    let mut run = Run::new(id, client, fence.clone(), interrupt);
+                    match self.follow(&mut run).await {
+                        Ok(()) => return Ok(run.into()),
+                        // Nothing was heard of it: the kernel has never got it.
+                        Err(Broken::Lost) if !run.heard => Broken::Lost,
+                        Err(broken) => return Err(broken),
+                    }
+                }
+                Err(broken) => broken,
+            };
+            // A capture has ended the connection before the code was sent.
+            if !matches!(lost, Broken::Lost) || is_again || !self.reconnect().await {
+                return Err(lost);
+            }
+            is_again = true;
+        }
+    }
+
+    async fn send(&mut self, code: &str, is_ours: bool) -> Result<String, Broken> {
         let Some(kernel) = &mut self.kernel else {
             return Err(Broken::Lost);
         };
-        let is_ours = client.is_none() || fence.is_some();
-        let id = match kernel.execute(code, is_ours).await {
-            Ok(id) => id,
+        match kernel.execute(code, is_ours).await {
+            Ok(id) => Ok(id),
             Err(SendError::Wire(error)) => {
                 log::warn("a cell", &error);
-                return Err(Broken::Lost);
+                Err(Broken::Lost)
             }
-            Err(SendError::Socket(_)) => return Err(self.lost().await),
-        };
-        let mut run = Run {
-            id,
-            client,
-            pending: None,
-            idle: false,
-            answered: false,
-            told: false,
-            outcome: Outcome::default(),
-            fence,
-            interrupts: 0,
-            next_interrupt: is_ours.then(|| Instant::now() + SILENT_LIMIT),
-        };
-        while !run.is_over() {
-            self.step(&mut run).await?;
+            Err(SendError::Socket(_)) => Err(self.lost().await),
         }
-        if run.told {
-            run.outcome.failure = None;
-        }
-        Ok(Done {
-            id: run.id,
-            outcome: run.outcome,
-        })
     }
 
-    /// Why a connection is lost: mostly since the kernel has ended, which is told after.
+    async fn follow(&mut self, run: &mut Run<'_>) -> Result<(), Broken> {
+        while !run.is_over() {
+            self.step(run).await?;
+        }
+        Ok(())
+    }
+
+    /// Why nothing can be sent: mostly since the kernel has ended, which is told after.
     async fn lost(&mut self) -> Broken {
         match &mut self.kernel {
-            Some(kernel) => loop {
-                match kernel.next(true).await {
-                    Event::Ended(status) => return Broken::Ended(status),
-                    Event::Lost => return Broken::Lost,
-                    Event::Published(_) | Event::Answered(_) => {}
-                }
+            Some(kernel) => match kernel.lost().await {
+                Event::Ended(status) => Broken::Ended(status),
+                _ => Broken::Lost,
             },
             None => Broken::Lost,
         }
@@ -489,7 +486,7 @@ impl Actor {
     }
 
     /// Tells a client why its cell has no regular end.
-    async fn explain(&self, broken: &Broken, machine: Option<u64>) -> CellError {
+    async fn explain(&mut self, broken: &Broken, machine: Option<u64>) -> CellError {
         let cause = match broken {
             Broken::Restart(_) => {
                 return CellError::new("ContextRestarting", "Context was restarted");
@@ -519,7 +516,7 @@ impl Actor {
 }
 
 impl Actor {
-    async fn why_killed(&self, machine: Option<u64>) -> &'static str {
+    async fn why_killed(&mut self, machine: Option<u64>) -> &'static str {
         let Shared { oom, tasks, .. } = &self.shared;
         match oom.since(machine, self.oom_kills, tasks).await {
             OutOfMemory::Certain => "the kernel ran out of memory and was killed",
@@ -549,58 +546,5 @@ async fn closed(client: Option<&mpsc::Sender<Bytes>>) {
 async fn reached(time: Option<Instant>) {
     if let Some(time) = time {
         sleep_until(time).await;
-    }
-}
-
-impl Run<'_> {
-    fn is_over(&self) -> bool {
-        let is_done = self.idle && self.answered && self.fence.is_none();
-        is_done && self.pending.is_none()
-    }
-
-    fn emit(&mut self, line: &Line) {
-        if self.client.is_some_and(|client| !client.is_closed()) {
-            self.pending = Some(line.encode());
-        }
-    }
-
-    fn published(&mut self, message: &Message) {
-        let parent = message.parent.as_deref();
-        let mut is_own = parent == Some(&self.id);
-        if let Some(fence) = &self.fence {
-            if line::prints(message, &fence.marker) {
-                self.fence = None;
-                return;
-            }
-            is_own |= parent == Some(&fence.cell);
-        }
-        if !is_own {
-            return;
-        }
-        match line::read(message) {
-            // The end of the cell before is known already.
-            Ok(Meaning::Idle) => self.idle |= parent == Some(&self.id),
-            // Nor is a fence counted.
-            Ok(Meaning::Nothing) => {}
-            Ok(Meaning::Line(Line::NumberOfExecutions { .. })) if self.fence.is_some() => {}
-            // At most one error is told.
-            Ok(Meaning::Line(Line::Error(_))) if self.told => {}
-            Ok(Meaning::Line(line)) => {
-                self.told |= matches!(line, Line::Error(_));
-                self.emit(&line);
-            }
-            Err(error) => log::warn("a kernel's message", &error),
-        }
-    }
-
-    fn answered(&mut self, message: &Message) {
-        if message.parent.as_deref() != Some(&self.id) {
-            return;
-        }
-        self.answered = true;
-        match line::outcome(message) {
-            Ok(outcome) => self.outcome = outcome,
-            Err(error) => log::warn("a kernel's reply", &error),
-        }
     }
 }

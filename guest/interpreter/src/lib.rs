@@ -15,6 +15,7 @@ mod log;
 mod memory;
 mod registry;
 mod run;
+mod running;
 mod server;
 mod sys;
 mod time;

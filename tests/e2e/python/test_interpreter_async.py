@@ -40,3 +40,56 @@ async def test_a_whole_life():
         assert (await box.run_code("x", timeout=20)).text == "2"
     finally:
         await box.kill()
+
+
+async def test_displays_languages_and_refusals():
+    box = await AsyncSandbox.create(timeout=300)
+    try:
+        plot = "import matplotlib.pyplot as plt\nplt.bar(['a'], [1])\nplt.show()\n'last'"
+        figure, last = (await box.run_code(plot)).results
+        assert figure.png and figure.chart.type.value == "bar" and last.is_main_result
+        table = await box.run_code("import pandas as pd\npd.DataFrame({'a': [1, 2]})")
+        assert table.results[0].data == {"a": [1, 2]} and table.results[0].html
+        assert (await box.run_code("{'k': [1]}")).results[0].json == {"k": [1]}
+        cells = {
+            "javascript": "console.log('hi')",
+            "typescript": "const s: string = 'hi'; console.log(s)",
+            "bash": "echo hi",
+            "r": "cat('hi\\n')",
+        }
+        for language, code in cells.items():
+            execution = await box.run_code(code, language=language)
+            assert execution.error is None and execution.logs.stdout == ["hi\n"], language
+        shown = await box.run_code("import os; os.environ.get('B')", envs={"B": "it's\n✓"})
+        assert shown.text == r"it's\n✓"
+        assert (await box.run_code("'B' in os.environ")).text == "False"
+        with pytest.raises(Exception, match="cobol"):
+            await box.run_code("1", language="cobol")
+    finally:
+        await box.kill()
+
+
+async def test_trouble_and_pauses():
+    box = await AsyncSandbox.create(timeout=300)
+    try:
+        killed = await box.run_code("import os; os.kill(os.getpid(), 9)")
+        assert killed.error.value == "Context was restarted: the kernel was killed"
+        await box.run_code("x = [1]")
+        # A task that is cancelled closes its connection, as a client that vanishes.
+        cell = asyncio.create_task(box.run_code("import time; time.sleep(300)"))
+        await asyncio.sleep(0.5)
+        cell.cancel()
+        assert (await box.run_code("x", timeout=20)).text == "[1]"
+        assert await box.pause()
+        again = await AsyncSandbox.connect(box.sandbox_id)
+        assert (await again.run_code("x")).text == "[1]"
+        contexts = await asyncio.gather(*(again.create_code_context() for _ in range(5)))
+        cells = [again.run_code(f"{n}", context=contexts[n % 5]) for n in range(25)]
+        assert [e.text for e in await asyncio.gather(*cells)] == [str(n) for n in range(25)]
+        end = asyncio.create_task(again.run_code("import time; time.sleep(60)"))
+        await asyncio.sleep(0.5)
+        await again.kill()
+        with pytest.raises(TimeoutException, match="killed"):
+            await end
+    finally:
+        await box.kill()

@@ -97,6 +97,31 @@ def test_a_cell_goes_on_after_a_pause(own):
     assert again.run_code(code, timeout=30).text == "ticks"
 
 
+def test_kernels_go_on_in_forks_of_a_snapshot(own):
+    own.run_code("x = [1]")
+    own.run_code("globalThis.z = 3", language="js")
+    own.commands.run("exec -a kept sleep 600", background=True)
+    snapshot = own.create_snapshot()
+    made = []
+    try:
+        for number in range(2):
+            made.append(Sandbox.create(template=snapshot.snapshot_id, timeout=120))
+            if not made[0].commands.run("pgrep -fx 'kept 600' || true").stdout:
+                pytest.skip("this machine captures no memory")
+            fork = made[number]
+            assert fork.run_code(f"x.append({number}); x", timeout=30).text == f"[1, {number}]"
+            # Reached over ports, whose connections a capture ends.
+            assert fork.run_code("globalThis.z", language="js", timeout=30).text == "3"
+            again = fork.create_code_context()
+            assert fork.run_code("1 + 1", context=again, timeout=30).text == "2"
+        assert own.run_code("x").text == "[1]"
+        assert own.run_code("globalThis.z", language="js").text == "3"
+    finally:
+        for fork in made:
+            fork.kill()
+        Sandbox.delete_snapshot(snapshot.snapshot_id)
+
+
 def test_a_private_sandbox_refuses_strangers():
     box = Sandbox.create(timeout=120, secure=True, network={"allow_public_traffic": False})
     try:

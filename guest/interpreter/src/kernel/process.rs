@@ -9,13 +9,17 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll};
 use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use warren_service::Tasks;
-use zeromq::{DealerSocket, Socket, SocketRecv, SocketSend, SubSocket, ZmqError, ZmqMessage};
+use zeromq::{
+    DealerSocket, Socket, SocketEvent, SocketRecv, SocketSend, SubSocket, ZmqError, ZmqMessage,
+};
 
 use super::output::Tail;
 use super::place::{Channel, Place, RunDir};
@@ -30,6 +34,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a starting kernel's answer is waited for before it is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a kernel may take to answer over a connection that replaces a lost one.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A kernel that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +122,8 @@ pub enum Event {
     Answered(Message),
     /// Its process ended.
     Ended(ExitStatus),
-    /// It can't be heard any more although it runs.
+    /// It can't be heard any more although it runs: connections over ports end when a sandbox
+    /// goes on from a capture.
     Lost,
 }
 
@@ -130,7 +137,7 @@ pub struct Kernel {
     interrupt_mode: InterruptMode,
     output: Tail,
     env: BTreeMap<String, String>,
-    _place: Place,
+    place: Place,
 }
 
 struct Channels {
@@ -138,6 +145,8 @@ struct Channels {
     shell: DealerSocket,
     control: DealerSocket,
     iopub: SubSocket,
+    /// Tells what becomes of the connections on which the kernel is heard.
+    watch: SelectAll<BoxStream<'static, SocketEvent>>,
 }
 
 impl std::fmt::Debug for Channels {
@@ -190,7 +199,7 @@ impl Kernel {
             interrupt_mode: spec.interrupt_mode,
             output,
             env,
-            _place: place,
+            place,
         })
     }
 
@@ -225,6 +234,7 @@ impl Kernel {
         loop {
             let channels = &mut self.channels;
             let (frames, is_answer) = tokio::select! {
+                () = disconnected(&mut channels.watch) => return self.lost().await,
                 status = self.child.wait(), if !self.ended => match status {
                     Ok(status) => {
                         self.ended = true;
@@ -236,12 +246,7 @@ impl Kernel {
                 frames = channels.shell.recv() => (frames, true),
             };
             let Ok(frames) = frames else {
-                // A dying kernel's connections break before its end is told.
-                if let Ok(Ok(status)) = timeout(ASK_AGAIN, self.child.wait()).await {
-                    self.ended = true;
-                    return Event::Ended(status);
-                }
-                return Event::Lost;
+                return self.lost().await;
             };
             // What is not signed is not the kernel's.
             if let Ok(message) = channels.session.decode(&frames.into_vec()) {
@@ -252,6 +257,30 @@ impl Kernel {
                 };
             }
         }
+    }
+
+    /// What a broken connection means: that the kernel has ended, or that it is lost. A dying
+    /// kernel's connections break before its end is told.
+    pub async fn lost(&mut self) -> Event {
+        match timeout(ASK_AGAIN, self.child.wait()).await {
+            Ok(Ok(status)) => {
+                self.ended = true;
+                Event::Ended(status)
+            }
+            _ => Event::Lost,
+        }
+    }
+
+    /// Connects anew to a kernel that was lost. What it said meanwhile is gone.
+    ///
+    /// # Errors
+    /// It has ended, or does not answer in time.
+    pub async fn reconnect(&mut self) -> Result<(), StartError> {
+        let deadline = Instant::now() + RECONNECT_LIMIT;
+        let (child, output) = (&mut self.child, &self.output);
+        let check = || still_starting(child, output, (RECONNECT_LIMIT, deadline));
+        self.channels = Channels::open(&self.place, check).await?;
+        Ok(())
     }
 
     /// Takes what an ended kernel published before its end; `None` when there is no more.
@@ -301,33 +330,30 @@ impl Channels {
         child: &mut Child,
         output: &Tail,
     ) -> Result<Self, StartError> {
-        let deadline = Instant::now() + START_LIMIT;
-        let check = |child: &mut Child| match child.try_wait() {
-            Ok(Some(status)) => Err(StartError::Ended {
-                status,
-                output: output.text(),
-            }),
-            _ if Instant::now() >= deadline => Err(StartError::Silent {
-                limit: START_LIMIT,
-                output: output.text(),
-            }),
-            _ => Ok(()),
-        };
+        let limit = (START_LIMIT, Instant::now() + START_LIMIT);
         for channel in [Channel::Shell, Channel::Iopub, Channel::Control] {
             while !place.endpoints.may_listen(channel) {
-                if let Err(error) = check(child) {
+                if let Err(error) = still_starting(child, output, limit) {
                     // Its last words arrive after its end.
                     sleep(LOOK).await;
-                    return check(child).and(Err(error));
+                    return still_starting(child, output, limit).and(Err(error));
                 }
                 sleep(LOOK).await;
             }
         }
+        Self::open(place, || still_starting(child, output, limit)).await
+    }
+
+    /// Connects, and asks until the kernel answers on all channels or `check` fails.
+    async fn open(
+        place: &Place,
+        mut check: impl FnMut() -> Result<(), StartError>,
+    ) -> Result<Self, StartError> {
         let connect = Self::connect(place);
         let mut channels = connect.await.map_err(StartError::Channel)?;
         let (mut answered, mut published) = (false, false);
         while !(answered && published) {
-            check(child)?;
+            check()?;
             let asked = channels.ask("kernel_info_request", &json!({})).await;
             asked.map_err(StartError::Channel)?;
             let again = sleep(ASK_AGAIN);
@@ -352,10 +378,11 @@ impl Channels {
     async fn connect(place: &Place) -> Result<Self, SendError> {
         let endpoints = &place.endpoints;
         let mut shell = DealerSocket::new();
+        let mut iopub = SubSocket::new();
+        let watch = [shell.monitor().boxed(), iopub.monitor().boxed()];
         shell.connect(&endpoints.of(Channel::Shell)).await?;
         let mut control = DealerSocket::new();
         control.connect(&endpoints.of(Channel::Control)).await?;
-        let mut iopub = SubSocket::new();
         iopub.connect(&endpoints.of(Channel::Iopub)).await?;
         iopub.subscribe("").await?;
         let id = format!("{:016x}", rand::random::<u64>());
@@ -365,6 +392,7 @@ impl Channels {
             shell,
             control,
             iopub,
+            watch: watch.into_iter().collect(),
         })
     }
 
@@ -388,6 +416,35 @@ impl Channels {
 fn message(frames: Vec<Bytes>) -> Result<ZmqMessage, SendError> {
     ZmqMessage::try_from(frames)
         .map_err(|_| SendError::from(ZmqError::Other("a request without frames")))
+}
+
+/// Resolves when a connection ends.
+async fn disconnected(watch: &mut SelectAll<BoxStream<'static, SocketEvent>>) {
+    while let Some(event) = watch.next().await {
+        if matches!(event, SocketEvent::Disconnected(_)) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Fails once a kernel has ended or its time is up, which lasts so long and ends then.
+fn still_starting(
+    child: &mut Child,
+    output: &Tail,
+    (limit, deadline): (Duration, Instant),
+) -> Result<(), StartError> {
+    match child.try_wait() {
+        Ok(Some(status)) => Err(StartError::Ended {
+            status,
+            output: output.text(),
+        }),
+        _ if Instant::now() >= deadline => Err(StartError::Silent {
+            limit,
+            output: output.text(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Kills a process group when a start is given up.
