@@ -1,6 +1,7 @@
 //! Running cells: order, failures, clients that leave, kernels that end.
 
 use serde_json::json;
+use warren_interpreter::language::seed;
 
 use crate::client::{error, stdout};
 use crate::server;
@@ -170,6 +171,7 @@ async fn variables_are_set_before_a_cell_and_taken_away_after() {
     let set =
         |name: &str, value: &str| format!("__import__('os').environ[\"{name}\"] = \"{value}\"\n");
     let before = [
+        seed("python").to_owned(),
         set("A", "1"),
         set("B", "2"),
         set("G", "g"),
@@ -200,7 +202,8 @@ async fn a_new_kernel_gets_the_variables_again() {
     server.agent.state.lock().unwrap().vars = [("G".to_owned(), "g".to_owned())].into();
     server.client.run("exit 1").await;
     let lines = server.client.run("silent").await;
-    assert_eq!(stdout(&lines), "__import__('os').environ[\"G\"] = \"g\"\n");
+    let set = "__import__('os').environ[\"G\"] = \"g\"\n";
+    assert_eq!(stdout(&lines), seed("python").to_owned() + set);
 }
 
 #[tokio::test]
