@@ -17,7 +17,7 @@ use warren_sys::mount::{self, Attr, Param};
 use warren_sys::seccomp::Filter;
 use warren_sys::{creds, fdpass, netns};
 
-use super::criu::carrier;
+use super::criu::{carrier, probes};
 use super::protocol::{Answer, MAX_MESSAGE, MakeShim};
 use super::shim;
 use super::slot::RANGE;
@@ -34,11 +34,13 @@ pub(crate) const RESTORE: &str = "restore";
 #[must_use]
 pub fn helper_main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(2).collect();
-    if let Some((RESTORE, rest)) = arguments
-        .split_first()
-        .map(|(first, rest)| (first.as_str(), rest))
-    {
-        return carrier::main(rest);
+    if let Some((mode, rest)) = arguments.split_first() {
+        match mode.as_str() {
+            RESTORE => return carrier::main(rest),
+            probes::RUN => return probes::run(rest),
+            probes::LEARN => return probes::learn(rest),
+            _ => {}
+        }
     }
     match set_up() {
         Ok(socket) => serve(socket),

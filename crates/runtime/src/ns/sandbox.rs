@@ -268,7 +268,7 @@ impl Sandbox for NsSandbox {
                     disk: &disk,
                     layers: &record.layers,
                 };
-                Some(criu::dump(&criu, &source, draft.path())?)
+                Some(criu::dump(&core, &criu, &source, draft.path())?)
             } else {
                 None
             };

@@ -18,7 +18,7 @@ use warren_sys::mount::{self, Attr, Param};
 use warren_sys::{fdpass, netns};
 
 use super::super::helper::make_devices;
-use super::{DEVICES, PATH};
+use super::{DEVICES, PATH, probes};
 
 /// Descriptors handed to CRIU start here, clear of its own.
 const FIRST_FD: i32 = 100;
@@ -39,6 +39,8 @@ pub(super) struct Orders {
     pub(super) images: String,
     /// Names of agent and log in the images.
     pub(super) names: [String; 2],
+    /// File of what is known of the kernel, where CRIU does not keep it.
+    pub(super) known: Option<String>,
 }
 
 /// Runs CRIU as told by the arguments after the helper's own; returns only on failure.
@@ -71,6 +73,9 @@ fn become_criu(arguments: &[String]) -> io::Result<io::Error> {
     netns::enter_new_cgroups()?;
     let stage = Path::new(&orders.stage);
     assemble(stage, root)?;
+    if let Some(file) = &orders.known {
+        probes::cover(Path::new(file))?;
+    }
     // Here, since elsewhere programs may be forbidden.
     let script = stage.join("script");
     fs::write(&script, script_text(&orders.images))?;
@@ -89,7 +94,6 @@ fn become_criu(arguments: &[String]) -> io::Result<io::Error> {
             "net",
             "--tcp-established",
         ])
-        .args(["--network-lock", "skip"])
         .args(["--manage-cgroups=ignore", "--file-locks"])
         .args(["--pidfile", super::restore::PID_FILE])
         .arg("--external")

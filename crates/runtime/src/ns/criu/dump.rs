@@ -7,8 +7,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::super::cgroup::Cgroup;
+use super::super::core::Core;
 use super::super::disk::Disk;
-use super::{AGENT, CapturedMemory, Criu, DEVICES, FILES, MEMORY, reason, sockets, watches};
+use super::{
+    AGENT, CapturedMemory, Criu, DEVICES, FILES, MEMORY, probes, reason, sockets, watches,
+};
 use crate::RuntimeError;
 
 /// Processes that can't be stopped by then won't be.
@@ -37,6 +40,7 @@ fn step(source: io::Error) -> RuntimeError {
 /// Writes the processes of a frozen sandbox to `into`, where the capture is made. They are
 /// frozen on return, whatever happened. Durable on return. Blocks.
 pub(crate) fn dump(
+    core: &Core,
     criu: &Criu,
     source: &Source<'_>,
     into: &Path,
@@ -53,7 +57,7 @@ pub(crate) fn dump(
     let watched = watches::paths(&pids, source.disk, source.layers).map_err(step)?;
     refuse_mounts(&process)?;
 
-    let mut command = criu.command();
+    let mut command = probes::command(core, criu).map_err(step)?;
     command
         .args(["dump", "--tree", &source.pid.to_string()])
         .arg("--images-dir")

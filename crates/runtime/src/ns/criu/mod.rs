@@ -14,6 +14,7 @@ pub(super) mod carrier;
 mod dump;
 mod images;
 mod prepare;
+pub(super) mod probes;
 mod restore;
 mod sockets;
 mod watches;

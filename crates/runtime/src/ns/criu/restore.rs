@@ -25,7 +25,7 @@ use super::super::shim::{self, GUEST_LINK};
 use super::super::slot::Slot;
 use super::super::step::{Doing, Step};
 use super::carrier::{Orders, make_fifo};
-use super::{AGENT, CapturedMemory, Criu, FILES, MEMORY, images, reason, sockets};
+use super::{AGENT, CapturedMemory, Criu, FILES, MEMORY, images, probes, reason, sockets};
 use crate::RuntimeError;
 
 pub(super) const LOG: &str = "restore.log";
@@ -133,6 +133,9 @@ pub(crate) fn restore(
         words: criu.words(),
         images: place.0.to_string_lossy().into_owned(),
         names: [facts.agent.clone(), facts.log.clone()],
+        known: probes::known(core, criu)
+            .doing(Step::Restore)?
+            .map(|file| file.to_string_lossy().into_owned()),
     };
     let up = place.pipe(UP).doing(Step::Restore)?;
     let go = place.pipe(GO).doing(Step::Restore)?;
