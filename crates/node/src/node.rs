@@ -294,7 +294,13 @@ impl<R: Runtime> Node<R> {
         let lost = |error| NodeError::LayerMissing(format!("{} ({error})", from.display()));
         let meta = captures.read_meta(image.build_id).map_err(lost)?;
         let memory = (kind == CaptureKind::Memory).then(|| meta.init_key.clone());
-        let booted = self.booter.restore(image, egress, &from, memory).await?;
+        // A build's capture has no id of its own to tell of.
+        let source = SandboxId::random();
+        let mounts = self.booter.open_mounts(&source, &request.mounts, false);
+        let booted = self
+            .booter
+            .restore(image, egress, &from, memory, mounts.await?)
+            .await?;
         booted.claim(request, Some(&meta), events).await
     }
 }

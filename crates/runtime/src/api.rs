@@ -194,13 +194,16 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// Makes a sandbox from a capture, which stays as it is and may serve many at once. With
     /// `memory` its processes run on, else the agent is started on its disk. Layers are the
     /// spec's, or those of the capture when the spec names none; the size of the disk is
-    /// always the capture's. A failure leaves nothing behind; dropping the future must not
-    /// either. [`RuntimeError::NoCheckpoint`] when memory is asked for and can't be had.
+    /// always the capture's. Directories of the host that were mounted in the source are no
+    /// part of a capture: `mounts` are mounted, as by [`Sandbox::attach`], before a captured
+    /// process runs. A failure leaves nothing behind; dropping the future must not either.
+    /// [`RuntimeError::NoCheckpoint`] when memory is asked for and can't be had.
     fn restore(
         &self,
         spec: BootSpec,
         from: &Path,
         memory: bool,
+        mounts: Vec<Attachment>,
     ) -> impl Future<Output = Result<Restored<Self::Sandbox>, RuntimeError>> + Send;
 
     /// Tells what a capture holds. [`RuntimeError::NoCapture`] when there is none.

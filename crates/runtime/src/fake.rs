@@ -371,6 +371,7 @@ impl Runtime for FakeRuntime {
         mut spec: BootSpec,
         from: &Path,
         memory: bool,
+        mounts: Vec<Attachment>,
     ) -> Result<Restored<FakeSandbox>, RuntimeError> {
         let capture = self.inspect_capture(from).await?;
         if memory && !capture.has_memory {
@@ -394,6 +395,7 @@ impl Runtime for FakeRuntime {
             state.restores += 1;
         }
         let sandbox = self.boot(spec).await?;
+        sandbox.attach(mounts).await?;
         Ok(Restored { sandbox, memory })
     }
 

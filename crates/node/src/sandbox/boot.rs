@@ -105,19 +105,31 @@ impl<R: Runtime> Booter<R> {
         policy: NetworkPolicy,
         from: &Path,
         memory: Option<Secret>,
+        mounts: Vec<Attachment>,
     ) -> Result<Booted<R::Sandbox>, NodeError> {
         let _permit = self.permit().await?;
         let with_memory = memory.is_some();
         let init_key = memory.unwrap_or_else(fresh_key);
         let spec = self.spec(image, policy.clone(), &init_key);
         let id = spec.id.clone();
-        let restored = self.runtime.restore(spec, from, with_memory).await;
+        let restored = self.runtime.restore(spec, from, with_memory, mounts).await;
         let restored = restored.map_err(refusal)?;
         let booted = self.booted(id, init_key, policy, restored.sandbox);
         if !restored.memory {
             self.make_ready(&booted, image).await?;
         }
         Ok(booted)
+    }
+
+    /// Opens the volumes to mount in a sandbox. Of one that is taken up again, those that were
+    /// deleted meanwhile are left out: it must not be lost for them.
+    pub(crate) async fn open_mounts(
+        &self,
+        id: &SandboxId,
+        mounts: &[VolumeMount],
+        is_resumed: bool,
+    ) -> Result<Vec<Attachment>, NodeError> {
+        open_mounts(&self.tasks, &self.volumes, id, mounts, is_resumed).await
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'_>, NodeError> {
@@ -185,6 +197,42 @@ impl<R: Runtime> Booter<R> {
         }
         Ok(())
     }
+}
+
+async fn open_mounts(
+    tasks: &Tasks,
+    volumes: &Arc<Volumes>,
+    id: &SandboxId,
+    mounts: &[VolumeMount],
+    is_resumed: bool,
+) -> Result<Vec<Attachment>, NodeError> {
+    if mounts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (volumes, mounts, id) = (Arc::clone(volumes), mounts.to_vec(), id.clone());
+    let open = move || -> Result<Vec<Attachment>, VolumeError> {
+        let mut opened = Vec::with_capacity(mounts.len());
+        for mount in mounts {
+            let tree = match volumes.mount(mount.volume) {
+                Err(VolumeError::NoVolume) if is_resumed => {
+                    tracing::warn!(sandbox_id = %id, path = mount.path,
+                        "a volume of a resumed sandbox was deleted");
+                    continue;
+                }
+                other => other?,
+            };
+            opened.push(Attachment {
+                tree,
+                path: mount.path,
+                read_only: mount.read_only,
+            });
+        }
+        Ok(opened)
+    };
+    let opened = tasks.spawn_blocking(open).await;
+    opened
+        .map_err(|_| NodeError::Stopping)?
+        .map_err(|error| NodeError::StartFailed(Box::new(error)))
 }
 
 fn fresh_key() -> Secret {
@@ -299,45 +347,6 @@ impl<S: Sandbox> Booted<S> {
         self.guard.take()
     }
 
-    /// Mounts volumes in it. Of one that is taken up again, those that were deleted
-    /// meanwhile are left out: it must not be lost for them.
-    pub(crate) async fn mount(
-        &self,
-        mounts: &[VolumeMount],
-        is_resumed: bool,
-    ) -> Result<(), NodeError> {
-        if mounts.is_empty() {
-            return Ok(());
-        }
-        let (volumes, mounts) = (Arc::clone(&self.volumes), mounts.to_vec());
-        let id = self.id.clone();
-        let open = move || -> Result<Vec<Attachment>, VolumeError> {
-            let mut opened = Vec::with_capacity(mounts.len());
-            for mount in mounts {
-                let tree = match volumes.mount(mount.volume) {
-                    Err(VolumeError::NoVolume) if is_resumed => {
-                        tracing::warn!(sandbox_id = %id, path = mount.path,
-                            "a volume of a resumed sandbox was deleted");
-                        continue;
-                    }
-                    other => other?,
-                };
-                opened.push(Attachment {
-                    tree,
-                    path: mount.path,
-                    read_only: mount.read_only,
-                });
-            }
-            Ok(opened)
-        };
-        let opened = self.guard.tasks.spawn_blocking(open).await;
-        let opened = opened
-            .map_err(|_| NodeError::Stopping)?
-            .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
-        let attached = self.sandbox().attach(opened).await;
-        attached.map_err(|error| NodeError::StartFailed(Box::new(error)))
-    }
-
     /// Hands it to a request: initialises the agent and sets the policy.
     pub(crate) async fn claim(
         self,
@@ -363,7 +372,17 @@ impl<S: Sandbox> Booted<S> {
         env.extend(own_env.clone());
         let keeps_env = inherited.is_some_and(|meta| meta.memory);
 
-        self.mount(&request.mounts, false).await?;
+        if captured.is_none() && !request.mounts.is_empty() {
+            let mounts = open_mounts(
+                &self.guard.tasks,
+                &self.volumes,
+                &self.id,
+                &request.mounts,
+                false,
+            );
+            let attached = self.sandbox().attach(mounts.await?).await;
+            attached.map_err(|error| failed(Box::new(error)))?;
+        }
         let sandbox = self.guard.get();
         if network.egress != self.policy {
             sandbox

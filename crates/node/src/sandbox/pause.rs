@@ -415,12 +415,19 @@ impl<R: Runtime> Owner<R> {
         let key = memory.then(|| self.entry.init_key.clone());
         let booted = self
             .booter
-            .restore(&self.entry.image, self.entry.network.egress.clone(), &from, key)
+            .restore(
+                &self.entry.image,
+                self.entry.network.egress.clone(),
+                &from,
+                key,
+                self.booter
+                    .open_mounts(&self.id, &self.entry.mounts, true)
+                    .await?,
+            )
             .await?;
         let (sandbox, init_key) = (Arc::clone(booted.sandbox()), booted.init_key().clone());
         self.entry.runtime = sandbox.record();
         self.entry.init_key = init_key;
-        booted.mount(&self.entry.mounts, true).await?;
         fault::point("resume.restored");
         self.greet(&sandbox, !memory).await?;
         fault::point("resume.greeted");

@@ -139,7 +139,9 @@ impl<R: Runtime> Booter<R> {
         let begun = Instant::now();
         let from = self.captures.ready(build);
         let restored = async {
-            let booted = self.restore(image, policy, &from, Some(init_key)).await?;
+            let booted = self
+                .restore(image, policy, &from, Some(init_key), Vec::new())
+                .await?;
             booted.init(image, &image.env, &self.events_address).await?;
             Ok::<_, NodeError>(booted)
         };

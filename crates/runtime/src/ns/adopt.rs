@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -33,6 +35,10 @@ fn start_time_in(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(19)?.parse().ok()
 }
+
+/// How long a capture may go on, and how often it is looked at.
+const DUMP_LIMIT: Duration = Duration::from_secs(60);
+const DUMP_LOOK: Duration = Duration::from_millis(5);
 
 fn failed(step: &str) -> impl Fn(io::Error) -> AdoptError {
     move |source| {
@@ -68,6 +74,7 @@ pub(super) fn adopt(core: &Arc<Core>, record: Record) -> Result<NsSandbox, Adopt
     if !cgroup.holds(record.pid).is_ok_and(|held| held) {
         return Err(AdoptError::Gone);
     }
+    wait_for_dump(record.pid).map_err(failed("wait for the capture of a killed server"))?;
     let netns = File::open(
         Path::new("/proc")
             .join(record.pid.to_string())
@@ -101,6 +108,23 @@ pub(super) fn adopt(core: &Arc<Core>, record: Record) -> Result<NsSandbox, Adopt
         return Err(failed("set the network policy")(error));
     }
     NsSandbox::new(Arc::clone(core), record, parts).map_err(failed("wrap the sandbox"))
+}
+
+/// A capture that a killed server has begun goes on by itself, and freezes and thaws as it
+/// needs: before it is over nobody may.
+fn wait_for_dump(pid: u32) -> io::Result<()> {
+    let status = Path::new("/proc").join(pid.to_string()).join("status");
+    let deadline = Instant::now() + DUMP_LIMIT;
+    while fs::read_to_string(&status)?.lines().any(|line| {
+        line.strip_prefix("TracerPid:")
+            .is_some_and(|pid| pid.trim() != "0")
+    }) {
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        thread::sleep(DUMP_LOOK);
+    }
+    Ok(())
 }
 
 /// Hands everything that no slot in use has to the janitor. Blocks. Gives the number of

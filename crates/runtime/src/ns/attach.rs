@@ -18,6 +18,7 @@ use warren_sys::mount::{self, Attr};
 use warren_sys::netns;
 
 use super::parts::{Parts, Process};
+use super::slot::Slot;
 use crate::Attachment;
 
 /// The two namespaces of a sandbox that matter here.
@@ -48,8 +49,16 @@ impl Namespaces {
 /// Mounts directories in a sandbox, in this order. Blocks.
 pub(super) fn attach(parts: &Parts, mounts: Vec<Attachment>) -> io::Result<()> {
     let process = parts.process.as_ref().ok_or(io::ErrorKind::NotFound)?;
+    attach_to(process, parts.slot, mounts)
+}
+
+/// Mounts directories in the sandbox of a slot that has this first process. Blocks.
+pub(super) fn attach_to(process: &Process, slot: Slot, mounts: Vec<Attachment>) -> io::Result<()> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
     let namespaces = Namespaces::of(process)?;
-    let owner = parts.slot.first_id();
+    let owner = slot.first_id();
     // The thread can't come back from there.
     let worker = thread::Builder::new()
         .name("warren-attach".to_owned())

@@ -33,8 +33,8 @@ use super::slot::{Slot, Slots};
 use super::step::{Doing, Step};
 use super::worker::Worker;
 use crate::{
-    AdoptError, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Record, Restored, Runtime,
-    RuntimeError, SweepReport,
+    AdoptError, Attachment, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Record,
+    Restored, Runtime, RuntimeError, Sandbox, SweepReport,
 };
 
 /// What records of this runtime carry as its name.
@@ -293,7 +293,12 @@ impl NsRuntime {
     }
 
     /// Restores the processes of a capture.
-    async fn carry_on(&self, spec: BootSpec, from: Capture) -> Result<NsSandbox, RuntimeError> {
+    async fn carry_on(
+        &self,
+        spec: BootSpec,
+        from: Capture,
+        mounts: Vec<Attachment>,
+    ) -> Result<NsSandbox, RuntimeError> {
         let missing = || RuntimeError::NoCheckpoint("the capture has no memory".to_owned());
         let facts = from.manifest.memory.clone().ok_or_else(missing)?;
         let shim = self.pool.take().await?;
@@ -318,7 +323,8 @@ impl NsRuntime {
                 root,
             };
             let fresh_log = from.manifest.source != sent.id;
-            criu::restore(&core, &criu, seat, (from.dir(), &facts), fresh_log)
+            let from = (from.dir(), &facts);
+            criu::restore(&core, &criu, seat, from, fresh_log, mounts)
         };
         // It takes long and changes what the thread is, so no launcher does it. When nobody
         // waits any more, the parts are dropped and so released.
@@ -411,6 +417,7 @@ impl Runtime for NsRuntime {
         mut spec: BootSpec,
         from: &Path,
         memory: bool,
+        mounts: Vec<Attachment>,
     ) -> Result<Restored<NsSandbox>, RuntimeError> {
         let capture = self.read_capture(from).await?;
         if spec.layers.is_empty() {
@@ -418,9 +425,14 @@ impl Runtime for NsRuntime {
         }
         spec.resources.disk_mib = capture.manifest.disk.size_mib;
         let sandbox = if memory {
-            self.carry_on(spec, capture).await?
+            self.carry_on(spec, capture, mounts).await?
         } else {
-            self.start(spec, Some(capture)).await?
+            let sandbox = self.start(spec, Some(capture)).await?;
+            if let Err(error) = sandbox.attach(mounts).await {
+                sandbox.destroy().await?;
+                return Err(error);
+            }
+            sandbox
         };
         Ok(Restored { sandbox, memory })
     }

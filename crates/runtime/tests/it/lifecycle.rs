@@ -67,7 +67,7 @@ async fn a_capture_keeps_files_and_serves_many_at_once() {
     let restores = (0..4).map(|_| {
         let mut spec = spec();
         spec.layers = Vec::new();
-        host.runtime.restore(spec, &into, false)
+        host.runtime.restore(spec, &into, false, Vec::new())
     });
     let restored: Vec<_> = join_all(restores).await;
     for (at, restored) in restored.into_iter().enumerate() {
@@ -87,7 +87,7 @@ async fn a_capture_keeps_files_and_serves_many_at_once() {
     source.destroy().await.unwrap();
     host.runtime.forget_capture(&into).await.unwrap();
     host.runtime.forget_capture(&into).await.unwrap();
-    let gone = host.runtime.restore(spec(), &into, false).await;
+    let gone = host.runtime.restore(spec(), &into, false, Vec::new()).await;
     assert!(matches!(gone, Err(RuntimeError::NoCapture(_))));
     drop(source);
     host.stop().await;
@@ -123,7 +123,11 @@ async fn captures_and_frozen_sandboxes_outlive_the_server() {
     // As the same sandbox: its log goes on.
     let mut same = spec();
     same.id = record.id;
-    let back = runtime.restore(same, &into, false).await.unwrap().sandbox;
+    let back = runtime
+        .restore(same, &into, false, Vec::new())
+        .await
+        .unwrap()
+        .sandbox;
     assert_eq!(ok(&back, "cat /root/note").await, "kept");
     let log = std::fs::read_to_string(back.log_path()).unwrap();
     assert_eq!(log.lines().count(), 2);
@@ -135,7 +139,7 @@ async fn captures_and_frozen_sandboxes_outlive_the_server() {
     back.destroy().await.unwrap();
     runtime.forget_capture(&into).await.unwrap();
     let third = runtime
-        .restore(spec(), &second, false)
+        .restore(spec(), &second, false, Vec::new())
         .await
         .unwrap()
         .sandbox;
@@ -268,7 +272,7 @@ async fn processes_run_on_in_each_restore_with_an_identity_of_its_own() {
     assert_eq!(ask(&source, "held").await, "open");
     drop(held);
 
-    let restores = (0..3).map(|_| host.runtime.restore(spec(), &into, true));
+    let restores = (0..3).map(|_| host.runtime.restore(spec(), &into, true, Vec::new()));
     let mut seen = std::collections::BTreeSet::new();
     let mut forks = Vec::new();
     for restored in join_all(restores).await {
@@ -292,12 +296,20 @@ async fn processes_run_on_in_each_restore_with_an_identity_of_its_own() {
     child.destroy().await.unwrap();
     let mut again = spec();
     again.id = same;
-    let back = host.runtime.restore(again, &second, true).await.unwrap();
+    let back = host
+        .runtime
+        .restore(again, &second, true, Vec::new())
+        .await
+        .unwrap();
     check_world(&back.sandbox, before).await;
     assert_eq!(ok(&back.sandbox, "cat /root/note").await, "of the child");
     back.sandbox.destroy().await.unwrap();
     // Without its memory the same capture boots.
-    let booted = host.runtime.restore(spec(), &second, false).await.unwrap();
+    let booted = host
+        .runtime
+        .restore(spec(), &second, false, Vec::new())
+        .await
+        .unwrap();
     assert_eq!(ok(&booted.sandbox, "cat /root/note").await, "of the child");
     booted.sandbox.destroy().await.unwrap();
     for fork in &forks {

@@ -6,6 +6,7 @@
 )]
 
 mod attach;
+mod checkpoint;
 mod conformance;
 mod escape;
 mod harness;

@@ -115,13 +115,14 @@ fn become_criu(arguments: &[String]) -> io::Result<io::Error> {
     Ok(command.env_clear().env("PATH", PATH).exec())
 }
 
-/// Once the network namespace is there, the server is told whose it is and waited for.
+/// Once the network namespace is there, and again when all is but nothing runs, the server is
+/// told whose it is and waited for.
 fn script_text(dir: &str) -> String {
     format!(
         "#!/bin/sh\n\
-         test \"$CRTOOLS_SCRIPT_ACTION\" != setup-namespaces || {{ \
+         case \"$CRTOOLS_SCRIPT_ACTION\" in setup-namespaces|pre-resume) \
          echo \"$CRTOOLS_INIT_PID\" > {dir}/{up} && read answer < {dir}/{go} && \
-         test \"$answer\" = go; }}\n",
+         test \"$answer\" = go;; esac\n",
         up = super::restore::UP,
         go = super::restore::GO,
     )

@@ -3,12 +3,13 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::super::cgroup::Cgroup;
 use super::super::core::Core;
 use super::super::disk::Disk;
+use super::volumes::{self, InUse};
 use super::{
     AGENT, CapturedMemory, Criu, DEVICES, FILES, MEMORY, probes, reason, sockets, watches,
 };
@@ -55,7 +56,12 @@ pub(crate) fn dump(
     let log = log_id(&process).map_err(step)?;
     let pids = source.cgroup.processes().map_err(step)?;
     let watched = watches::paths(&pids, source.disk, source.layers).map_err(step)?;
-    refuse_mounts(&process)?;
+    refuse_lost_names(&pids)?;
+    let volumes = volumes::find(&process).and_then(|found| {
+        volumes::check(&pids, &found)?;
+        Ok(found)
+    });
+    let volumes: Vec<_> = volumes.map_err(in_use)?.into_values().collect();
 
     let mut command = probes::command(core, criu).map_err(step)?;
     command
@@ -72,6 +78,10 @@ pub(crate) fn dump(
         .args(["--external", &agent, "--external", &log])
         .arg("--freeze-cgroup")
         .arg(source.cgroup.v2());
+    for (at, place) in volumes.iter().enumerate() {
+        command.arg("--external");
+        command.arg(format!("mnt[{place}]:volume{at}"));
+    }
     for path in watched {
         command.arg("--irmap-scan-path").arg(path);
     }
@@ -93,8 +103,42 @@ pub(crate) fn dump(
         first_id: source.first_id,
         agent,
         log,
+        volumes,
         processes: pids.len(),
     })
+}
+
+/// A file without any name goes into the images. One that is open by a name that it lost
+/// while it has others would be looked for in vain: CRIU's own name for it is gone before the
+/// disk is captured.
+fn refuse_lost_names(pids: &[u32]) -> Result<(), RuntimeError> {
+    for pid in pids {
+        let open = Path::new("/proc").join(pid.to_string()).join("fd");
+        for entry in fs::read_dir(open).map_err(step)? {
+            let link = entry.map_err(step)?.path();
+            // Closed meanwhile.
+            let Ok(target) = fs::read_link(&link) else {
+                continue;
+            };
+            let target = target.to_string_lossy();
+            if let Some(path) = target.strip_suffix(" (deleted)")
+                && fs::metadata(&link).is_ok_and(|facts| facts.is_file() && facts.nlink() > 0)
+            {
+                let text = format!(
+                    "a process has {path} open, a name that was deleted while the file has others"
+                );
+                return Err(RuntimeError::NoCheckpoint(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn in_use(error: InUse) -> RuntimeError {
+    match error {
+        InUse::Look(error) => step(error),
+        refused => RuntimeError::NoCheckpoint(refused.to_string()),
+    }
 }
 
 /// A full disk is the host's failure, anything else is told of the sandbox.
@@ -104,23 +148,6 @@ fn refusal(log: &Path) -> RuntimeError {
         Ok(text) => RuntimeError::NoCheckpoint(text),
         Err(error) => step(error),
     }
-}
-
-/// Mounts that were put into the sandbox from the host can't be found again by themselves.
-fn refuse_mounts(process: &Path) -> Result<(), RuntimeError> {
-    const OWN: [&str; 6] = ["overlay", "tmpfs", "devpts", "mqueue", "proc", "sysfs"];
-    let table = fs::read_to_string(process.join("mountinfo")).map_err(step)?;
-    for line in table.lines() {
-        let kind = line
-            .split_once(" - ")
-            .and_then(|(_, right)| right.split(' ').next());
-        if !kind.is_some_and(|kind| OWN.contains(&kind)) {
-            let place = line.split(' ').nth(4).unwrap_or_default();
-            let text = format!("{place} is mounted from outside");
-            return Err(RuntimeError::NoCheckpoint(text));
-        }
-    }
-    Ok(())
 }
 
 /// Of what leads out of the sandbox only the socket can be kept.

@@ -17,6 +17,7 @@ mod prepare;
 pub(super) mod probes;
 mod restore;
 mod sockets;
+mod volumes;
 mod watches;
 
 use std::io;
@@ -93,6 +94,9 @@ pub(crate) struct CapturedMemory {
     /// Names in the images of what is handed over by descriptor.
     agent: String,
     log: String,
+    /// Places of the volumes, which are no part of it.
+    #[serde(default)]
+    volumes: Vec<String>,
     /// The first process as the sandbox sees it is always 1; this many are restored with it.
     processes: usize,
 }

@@ -15,6 +15,7 @@ use warren_sys::mount::{self, Attr, Param};
 use warren_sys::netns;
 
 use super::super::HELPER_COMMAND;
+use super::super::adopt;
 use super::super::core::Core;
 use super::super::instance::SHARED;
 use super::{Criu, PATH};
@@ -37,7 +38,7 @@ pub(super) fn known(core: &Core, criu: &Criu) -> io::Result<Option<PathBuf>> {
     let file = core
         .instance
         .run_dir()
-        .join(format!("criu-{}", criu.version));
+        .join(format!("criu-{}-{}", criu.version, adopt::boot_id()?));
     if !file.exists() {
         let status = helper(core, LEARN)
             .arg(&file)

@@ -16,6 +16,7 @@ use warren_sys::mount;
 use warren_sys::netlink::{Socket, rtnl};
 use warren_sys::{fdpass, netns, random};
 
+use super::super::attach::attach_to;
 use super::super::capture::RESTORE_PREFIX;
 use super::super::core::Core;
 use super::super::disk::Disk;
@@ -25,8 +26,8 @@ use super::super::shim::{self, GUEST_LINK};
 use super::super::slot::Slot;
 use super::super::step::{Doing, Step};
 use super::carrier::{Orders, make_fifo};
-use super::{AGENT, CapturedMemory, Criu, FILES, MEMORY, images, probes, reason, sockets};
-use crate::RuntimeError;
+use super::{AGENT, CapturedMemory, Criu, FILES, MEMORY, images, probes, reason, sockets, volumes};
+use crate::{Attachment, RuntimeError};
 
 pub(super) const LOG: &str = "restore.log";
 pub(super) const PID_FILE: &str = "pid";
@@ -81,7 +82,8 @@ impl Place {
             let changed = if name.starts_with("userns-") {
                 images::remap_ids(&fs::read(&from)?, first_id)?
             } else if name.starts_with("mountpoints-") {
-                images::remap_mounts(&fs::read(&from)?, facts.first_id, first_id)?
+                let image = volumes::leave_out(&fs::read(&from)?, &facts.volumes)?;
+                images::remap_mounts(&image, facts.first_id, first_id)?
             } else if name == FILES {
                 let source = Slot::of_first_id(facts.first_id).ok_or(io::ErrorKind::InvalidData)?;
                 let to = seat.parts.slot.address();
@@ -115,6 +117,7 @@ pub(crate) fn restore(
     mut seat: Seat,
     (capture, facts): (&Path, &CapturedMemory),
     fresh_log: bool,
+    mounts: Vec<Attachment>,
 ) -> Result<Guarded, RuntimeError> {
     let place = Place::make(core, &seat, capture, facts).doing(Step::Restore)?;
     let log = open_log(&seat).doing(Step::Restore)?;
@@ -141,7 +144,7 @@ pub(crate) fn restore(
     let go = place.pipe(GO).doing(Step::Restore)?;
     let fds = [seat.root.as_fd(), agent.as_fd(), log.as_fd()];
     let mut child = start(core, &orders, &fds).doing(Step::Restore)?;
-    let carried = carry(&mut child, &seat, (up, go));
+    let carried = carry(&mut child, &seat, (up, go), mounts);
     // Whatever happened, the child must not stay a zombie.
     if carried.is_err() {
         let _gone = child.kill();
@@ -189,7 +192,12 @@ fn start(core: &Core, orders: &Orders, fds: &[std::os::fd::BorrowedFd<'_>]) -> i
 }
 
 /// Waits for the network namespace, sets it up, and waits for the end.
-fn carry(child: &mut Child, seat: &Seat, (mut up, mut go): (File, File)) -> io::Result<()> {
+fn carry(
+    child: &mut Child,
+    seat: &Seat,
+    (mut up, mut go): (File, File),
+    mounts: Vec<Attachment>,
+) -> io::Result<()> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
     let ended = pidfd_open(pid, PidfdFlags::empty())?;
@@ -197,18 +205,28 @@ fn carry(child: &mut Child, seat: &Seat, (mut up, mut go): (File, File)) -> io::
     if !wait(&up, &ended, deadline)? {
         return Ok(());
     }
-    let mut text = [0; 32];
-    let length = up.read(&mut text)?;
-    let pid: u32 = std::str::from_utf8(&text[..length])
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .ok_or(io::ErrorKind::InvalidData)?;
+    let pid = read_pid(&mut up)?;
     move_network(pid, seat)?;
     // Numbers that copies of a process hold in advance would be the same in each.
     random::reseed()?;
     go.write_all(b"go\n")?;
-    wait(&ended, &ended, deadline)?;
+    // All is there and nothing runs yet.
+    if wait(&up, &ended, deadline)? {
+        let pid = read_pid(&mut up)?;
+        attach_to(&hold(pid)?, seat.parts.slot, mounts)?;
+        go.write_all(b"go\n")?;
+        wait(&ended, &ended, deadline)?;
+    }
     Ok(())
+}
+
+fn read_pid(up: &mut File) -> io::Result<u32> {
+    let mut text = [0; 32];
+    let length = up.read(&mut text)?;
+    std::str::from_utf8(&text[..length])
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Waits until `one` can be read; false when `end` came first.
@@ -252,13 +270,15 @@ fn netns_of(pid: u32) -> io::Result<OwnedFd> {
 /// Takes hold of the restored first process.
 fn find(place: &Place) -> io::Result<Process> {
     let text = fs::read_to_string(place.0.join(PID_FILE))?;
-    let number: i32 = text.trim().parse().map_err(io::Error::other)?;
-    let pid = Pid::from_raw(number).ok_or(io::ErrorKind::InvalidData)?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let number = u32::try_from(number).map_err(io::Error::other)?;
+    hold(text.trim().parse().map_err(io::Error::other)?)
+}
+
+fn hold(number: u32) -> io::Result<Process> {
+    let pid = i32::try_from(number).map_err(io::Error::other)?;
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
     Ok(Process {
         pid: number,
         netns: Arc::new(netns_of(number)?),
-        pidfd,
+        pidfd: pidfd_open(pid, PidfdFlags::empty())?,
     })
 }
