@@ -207,4 +207,6 @@ pub struct NodeLoad {
     pub paused: usize,
     /// Booted ones that wait for a create.
     pub warm: usize,
+    /// Share of memory that is available, in percent, where that is known.
+    pub available_pct: Option<u8>,
 }

@@ -16,6 +16,7 @@ use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
 use crate::events::RecentEnds;
 use crate::pause::Gates;
+use crate::pressure::{Activity, PressureConfig};
 use crate::quota::Quota;
 use crate::snapshots::OpenCaptures;
 use crate::templates::ResolveCache;
@@ -80,6 +81,8 @@ pub struct ControlConfig {
     pub volumes: Option<Arc<Volumes>>,
     /// How events are sent to webhooks; without it there are no webhooks.
     pub webhooks: Option<WebhookConfig>,
+    /// When idle sandboxes are set aside for lack of memory.
+    pub pressure: PressureConfig,
 }
 
 impl ControlConfig {
@@ -95,6 +98,7 @@ impl ControlConfig {
             build: None,
             volumes: None,
             webhooks: None,
+            pressure: PressureConfig::default(),
         }
     }
 }
@@ -114,6 +118,7 @@ pub struct Control {
     /// Ends that were told before their sandbox had a row.
     pub(crate) early_ends: Mutex<HashMap<SandboxId, SandboxEnd>>,
     pub(crate) recent_ends: RecentEnds,
+    pub(crate) activity: Activity,
     /// Sandboxes found gone after a start, whose reason the node may still tell.
     pub(crate) presumed: Mutex<HashSet<SandboxId>>,
     /// Sandboxes made since the last time the templates' counts were written.
@@ -158,6 +163,7 @@ impl Control {
             wakes: Wakes::default(),
             early_ends: Mutex::default(),
             recent_ends: RecentEnds::default(),
+            activity: Activity::default(),
             presumed: Mutex::default(),
             spawned: Mutex::default(),
             warm: Mutex::default(),

@@ -35,6 +35,9 @@ impl Control {
         self.tasks.spawn(async move { control.expire().await });
         let control = Arc::clone(self);
         self.tasks.spawn(async move { control.deliver().await });
+        let control = Arc::clone(self);
+        self.tasks
+            .spawn(async move { control.watch_memory().await });
     }
 
     async fn follow(&self, mut events: mpsc::Receiver<NodeEvent>) {
@@ -69,7 +72,10 @@ impl Control {
         match event {
             NodeEvent::Ended { id, end } => self.ended(id, *end).await,
             NodeEvent::Changed(view) => self.follow_change(view).await.map(drop),
-            NodeEvent::Metrics(samples) => self.store.metrics_insert(samples).await,
+            NodeEvent::Metrics(samples) => {
+                self.activity.note(samples);
+                self.store.metrics_insert(samples).await
+            }
         }
     }
 
@@ -77,6 +83,7 @@ impl Control {
     /// first, so that whoever comes second finds what the other one did.
     pub(crate) async fn ended(&self, id: &SandboxId, end: SandboxEnd) -> Result<(), StoreError> {
         self.recent_ends.note(id, end);
+        self.activity.forget(id);
         {
             let mut early = self
                 .early_ends

@@ -23,6 +23,7 @@ mod network;
 mod observe;
 mod paging;
 mod pause;
+mod pressure;
 mod quota;
 mod reconcile;
 mod sandbox;
@@ -54,6 +55,7 @@ pub use network::{EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, Ne
 pub use observe::{LogRequest, TeamPeak, TeamPoint, TimeRange};
 pub use paging::PageError;
 pub use pause::Resume;
+pub use pressure::PressureConfig;
 pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
 pub use snapshots::{Snapshot, SnapshotQuery};

@@ -479,6 +479,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
             running,
             paused,
             warm: self.pool.len(),
+            available_pct: crate::memory::available_pct(),
         }
     }
 

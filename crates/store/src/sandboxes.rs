@@ -324,6 +324,26 @@ impl Store {
         row.map(SandboxRecord::try_from).transpose()
     }
 
+    /// The running sandboxes that traffic would resume, with the start of their runs.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sandbox_list_wakeable(&self) -> Result<Vec<(SandboxId, Timestamp)>, StoreError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT id, started_at FROM sandboxes
+             WHERE ended_at IS NULL AND state = 'running' AND auto_resume = 1",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(query("list sandboxes that traffic wakes"))?;
+        rows.into_iter()
+            .map(|(id, at)| {
+                let started_at = timestamp(at, "started_at", &id)?;
+                Ok((id.parse().map_err(|_| malformed("id", &id))?, started_at))
+            })
+            .collect()
+    }
+
     /// All sandboxes that have not ended, in no order.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub(crate) struct FakeNode {
     pub(crate) gate: Semaphore,
     /// Whether agents don't answer when they are paused.
     pub(crate) agent_silent: AtomicBool,
+    /// Share of memory that is left.
+    pub(crate) available_pct: Mutex<Option<u8>>,
 }
 
 fn derive(key: &Secret, text: &str) -> Secret {
@@ -73,6 +75,7 @@ impl FakeNode {
             resumes: Mutex::default(),
             gate: Semaphore::new(1_000_000),
             agent_silent: AtomicBool::new(false),
+            available_pct: Mutex::default(),
         })
     }
 
@@ -121,6 +124,22 @@ impl FakeNode {
             .send(NodeEvent::Ended { id, end })
             .await
             .unwrap();
+    }
+
+    /// Tells that a sandbox is at work.
+    pub(crate) async fn use_cpu(&self, id: &str) {
+        let point = MetricsPoint {
+            at: Timestamp::now(),
+            cpu_count: 2,
+            cpu_used_pct: 50.0,
+            mem_used: 1,
+            mem_total: 2,
+            mem_cache: 0,
+            disk_used: 1,
+            disk_total: 2,
+        };
+        let samples = vec![(id.parse().unwrap(), point)];
+        self.events.send(NodeEvent::Metrics(samples)).await.unwrap();
     }
 
     async fn change(&self, view: &SandboxView) {
@@ -363,6 +382,7 @@ impl NodeHandle for FakeNode {
             running: self.count(),
             paused: 0,
             warm: 0,
+            available_pct: *self.available_pct.lock().unwrap(),
         }
     }
 

@@ -431,3 +431,39 @@ async fn a_boot_from_files_gives_way_to_a_resume_under_way_and_may_fail() {
     assert_eq!(failed["error_code"], "sandbox_filesystem_boot_unconfirmed");
     assert_eq!(server.listed("?state=paused").await, [id]);
 }
+
+#[tokio::test]
+async fn idle_sandboxes_that_traffic_wakes_are_paused_when_memory_is_short() {
+    let server = Server::start().await;
+    let lifecycle = json!({"autoPause": true, "autoResume": {"enabled": true}});
+    let idle = server.create(lifecycle.clone()).await;
+    let busy = server.create(lifecycle).await;
+    let kept = server.create(json!({"autoPause": true})).await;
+    *server.node.available_pct.lock().unwrap() = Some(9);
+    for _ in 0..100 {
+        server.node.use_cpu(&busy).await;
+        if server.listed("?state=paused").await == [idle.clone()] {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(server.listed("?state=paused").await, [idle.clone()]);
+    let mut running = server.listed("?state=running").await;
+    running.sort();
+    let mut expected = vec![busy, kept];
+    expected.sort();
+    assert_eq!(running, expected);
+    *server.node.available_pct.lock().unwrap() = Some(50);
+    let (id, token) = (idle.parse().unwrap(), token(&idle));
+    let shown = WakeAsk {
+        access_token: Some(&token),
+        ..ask(49983)
+    };
+    assert_eq!(server.control.wake(&id, shown).await, Wake::Running);
+}
+
+fn token(id: &str) -> String {
+    let key = warren_service::Secret::new(crate::server::TOKEN_KEY.to_owned());
+    let token = warren_cluster::token::access(&key, &id.parse().unwrap());
+    token.expose().to_owned()
+}

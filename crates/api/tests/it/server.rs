@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use warren_api::{ApiConfig, router};
 use warren_control::{
-    ArchiveLimits, BuildConfig, BuildSpec, Control, ControlConfig, Limits, Team, WebhookConfig,
+    ArchiveLimits, BuildConfig, BuildSpec, Control, ControlConfig, Limits, PressureConfig, Team,
+    WebhookConfig,
 };
 use warren_service::Secret;
 use warren_store::Store;
@@ -85,6 +86,9 @@ pub(crate) fn base() -> BuildSpec {
     }
 }
 
+/// After this a sandbox counts as idle.
+pub(crate) const IDLE: Duration = Duration::from_millis(300);
+
 /// Largest archive that the tests' server takes.
 pub(crate) const MAX_ARCHIVE: u64 = 1024 * 1024;
 
@@ -107,6 +111,11 @@ async fn control(
                 ..ArchiveLimits::default()
             },
         }),
+        pressure: PressureConfig {
+            idle_for: IDLE,
+            look_every: Duration::from_millis(20),
+            ..PressureConfig::default()
+        },
         webhooks: Some(WebhookConfig {
             backoff: vec![Duration::from_millis(10); 3],
             ..WebhookConfig::new(
