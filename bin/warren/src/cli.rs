@@ -252,6 +252,21 @@ pub(crate) struct Up {
     )]
     pub(crate) insecure_registry: Vec<String>,
 
+    /// Directory of images that builds may start from as `oci:NAME`: OCI image layouts, each
+    /// a directory or a tar archive.
+    #[arg(long, env = "WARREN_IMAGES_DIR", value_name = "DIR")]
+    pub(crate) images_dir: Option<PathBuf>,
+
+    /// How much the layers may take that builds have left in the cache and no template
+    /// uses, in MiB; beyond it the longest unused go.
+    #[arg(
+        long,
+        env = "WARREN_BUILD_CACHE_MIB",
+        default_value_t = 32_768,
+        value_name = "MIB"
+    )]
+    pub(crate) build_cache_mib: u32,
+
     /// Keep variables of `ENV` steps and images from sandboxes: they are then a matter of the
     /// build and of start commands only, as in E2B's own cloud.
     #[arg(long, env = "WARREN_NO_TEMPLATE_ENV")]

@@ -2,6 +2,7 @@
 //! client.
 
 mod build;
+mod image;
 pub(crate) mod project;
 
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -32,6 +33,8 @@ async fn dispatch(client: &Client, command: TemplateCommand) -> anyhow::Result<E
     match command {
         TemplateCommand::Create(args) => build::create(client, args).await,
         TemplateCommand::Build(args) => build::build(client, args).await,
+        TemplateCommand::Export(args) => image::export(client, &args).await,
+        TemplateCommand::Import(args) => image::import(client, args).await,
         TemplateCommand::List(args) => list(client, args).await,
         TemplateCommand::Delete(args) => delete(client, &args).await,
         TemplateCommand::Publish(args) => publish(client, &args, true).await,

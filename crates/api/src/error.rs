@@ -9,7 +9,7 @@ use warren_control::{
     AuthError, BuildRequestError, BuildStartError, BuildStatusError, CreateError,
     DeleteTemplateError, FilesError, ForkError, IdempotencyError, ListError, ManageError,
     ObserveError, PauseError, RequestBuildError, SandboxError, SnapshotError, TemplateError,
-    UploadError,
+    TemplateImageError, UploadError,
 };
 use warren_service::Chain;
 use warren_types::EndReason;
@@ -136,6 +136,18 @@ impl From<TemplateError> for ApiError {
             | E::Page(_) => StatusCode::BAD_REQUEST,
         };
         Self::told(status, &error)
+    }
+}
+
+impl From<TemplateImageError> for ApiError {
+    fn from(error: TemplateImageError) -> Self {
+        use TemplateImageError as E;
+        match error {
+            E::Template(error) => error.into(),
+            E::Refused(_) => Self::told(StatusCode::BAD_REQUEST, &error),
+            E::NoBuilder => Self::told(StatusCode::SERVICE_UNAVAILABLE, &error),
+            E::Export(_) => Self::internal(&error),
+        }
     }
 }
 

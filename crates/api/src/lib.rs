@@ -10,6 +10,7 @@ mod events;
 mod extract;
 mod health;
 mod idempotent;
+mod images;
 mod list;
 mod observe;
 mod operations;

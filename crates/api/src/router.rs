@@ -15,7 +15,7 @@ use warren_service::Secret;
 use crate::operations::{Access, Operation, Operations};
 use crate::rate::{RateLimit, Rates};
 use crate::{
-    auth, builds, cors, events, health, list, observe, sandboxes, snapshots, tags, teams,
+    auth, builds, cors, events, health, images, list, observe, sandboxes, snapshots, tags, teams,
     templates, unimplemented, uploads, volumecontent, volumes,
 };
 
@@ -264,9 +264,15 @@ pub fn operations() -> Vec<Operation> {
     table().operations
 }
 
-/// Makes the service. Every answer to it but that of `GET /health` is JSON.
+/// What this server has beyond the API that clients know.
+fn of_our_own(table: Table) -> Table {
+    const IMAGE: &str = "/templates/{templateID}/image";
+    table.built(Method::GET, IMAGE, Access::KeyOrToken, images::export)
+}
+
+/// Makes the service. Every answer to it is JSON, but for health, files and images.
 pub fn router(control: Arc<Control>, config: ApiConfig) -> Router {
-    let Table { router, operations } = table();
+    let Table { router, operations } = of_our_own(table());
     let app = Arc::new(App {
         control,
         operations: Operations::new(operations),

@@ -61,6 +61,9 @@ pub enum Error {
         /// The call.
         operation: &'static str,
     },
+    /// What was received can't be written where it was asked for.
+    #[error("write what was received")]
+    Output(#[source] io::Error),
     /// A file of a template can't be read or packed.
     #[error("read {path}")]
     File {

@@ -2,6 +2,7 @@
 
 mod build;
 mod dockerfile;
+mod image;
 mod pack;
 mod recipe;
 

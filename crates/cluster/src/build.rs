@@ -1,6 +1,7 @@
 //! Sandboxes that run the steps of a template build. They belong to no client, are on no
 //! record, and end with the value that stands for them.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub trait BuildHost: Debug + Send + Sync {
     /// Boots a sandbox of `image` with a way to the internet, its agent initialised with the
     /// image's user and directory but none of its variables.
     async fn open_build(&self, image: &BuildImage) -> Result<Box<dyn BuildSandbox>, NodeError>;
+
+    /// Layers of the sandboxes that run or are paused. Blocks on the disk.
+    fn layers_in_use(&self) -> io::Result<BTreeSet<String>>;
 }
 
 /// A sandbox that runs a step. Dropping it ends it in the background.

@@ -38,8 +38,8 @@ pub use auth::{Caller, Team};
 pub use build::{
     ArchiveLimits, BuildConfig, BuildEntry, BuildInfo, BuildLogRequest, BuildRequestError,
     BuildStart, BuildStartError, BuildStatusError, BuildWindow, FilesAnswer, FilesError,
-    ManageError, NewBuild, Registry, RequestedBuild, ResourcesError, TagError, Upload, UploadError,
-    UploadLink, UploadSlot,
+    ManageError, NewBuild, Registry, RequestedBuild, ResourcesError, TagError, TemplateImageError,
+    Upload, UploadError, UploadLink, UploadSlot,
 };
 pub use control::{Control, ControlConfig, Limits};
 pub use create::{NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};

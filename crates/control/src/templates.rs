@@ -175,12 +175,22 @@ impl Control {
         team: &Team,
         text: &str,
     ) -> Result<BuildImage, TemplateError> {
-        let reference = TemplateRef::parse(text)?;
-        let (_, mut build) = self.usable(team, &reference).await?;
-        if build.content.capture.is_some() {
+        let image = self.image_of(team, text).await?;
+        if image.capture.is_some() {
             // Its files are in the capture, which no layer can be put on.
             return Err(TemplateError::Capture(text.to_owned()));
         }
+        Ok(image)
+    }
+
+    /// A build with all its variables.
+    pub(crate) async fn image_of(
+        &self,
+        team: &Team,
+        text: &str,
+    ) -> Result<BuildImage, TemplateError> {
+        let reference = TemplateRef::parse(text)?;
+        let (_, mut build) = self.usable(team, &reference).await?;
         if let Some(env) = build.content.build_env.take() {
             build.content.env = env;
         }

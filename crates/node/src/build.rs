@@ -1,6 +1,6 @@
 //! Sandboxes for the steps of template builds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -26,6 +26,10 @@ impl<R: Runtime> BuildHost for Node<R> {
         let none = BTreeMap::new();
         booted.init(image, &none, self.events_address()).await?;
         Ok(Box::new(StepSandbox { booted }))
+    }
+
+    fn layers_in_use(&self) -> io::Result<BTreeSet<String>> {
+        self.context.ledger.layers()
     }
 }
 

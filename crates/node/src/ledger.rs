@@ -4,7 +4,7 @@
 //! they serve a server that starts again on a running machine, where the page cache holds
 //! them. Those of paused sandboxes outlive the machine's restart, so they are synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -126,6 +126,23 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
+    }
+
+    /// The layers of all sandboxes on record. Records may come and go meanwhile.
+    pub(crate) fn layers(&self) -> io::Result<BTreeSet<String>> {
+        let mut layers = BTreeSet::new();
+        for file in fs::read_dir(&self.dir)? {
+            let path = file?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read(&path) {
+                Ok(entry) => layers.extend(entry.image.layers),
+                Err(_) if !path.exists() => {}
+                Err(reason) => return Err(io::Error::other(reason)),
+            }
+        }
+        Ok(layers)
     }
 
     /// Reads every record back; half-written temporaries are removed.

@@ -196,15 +196,22 @@ fn base_recipe(mirror: Option<&str>) -> base::Recipe {
     recipe
 }
 
+/// The layers of a variant, lowest first, whether they are there or not.
+#[must_use]
+pub fn layers(variant: Variant) -> Vec<String> {
+    let mut layers = vec![base_recipe(None).digest()];
+    for step in variant.steps() {
+        layers.push(digest(&layers[layers.len() - 1], step));
+    }
+    layers
+}
+
 /// The layers of a variant, lowest first, if all of them are there.
 ///
 /// # Errors
 /// [`LayerError`].
 pub fn find(store: &LayerStore, variant: Variant) -> Result<Option<Vec<String>>, LayerError> {
-    let mut layers = vec![base_recipe(None).digest()];
-    for step in variant.steps() {
-        layers.push(digest(&layers[layers.len() - 1], step));
-    }
+    let layers = layers(variant);
     for layer in &layers {
         if store.get(layer)?.is_none() {
             return Ok(None);

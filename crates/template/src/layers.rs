@@ -4,8 +4,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, flock, fstat, statat};
 use rustix::io::Errno;
 
 /// Prefix of the names of layers in the making.
@@ -104,20 +105,89 @@ impl LayerStore {
 
     /// Locks the making of a layer; `None` if another maker has it and `how` is not to wait.
     fn lock(&self, digest: &str, how: FlockOperation) -> Result<Option<File>, LayerError> {
-        let path = self.dir.join(format!(".{digest}.lock"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io_error("open", &path))?;
-        match flock(&file, how) {
-            Ok(()) => Ok(Some(file)),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(io_error("lock", &path)(error.into())),
+        let path = self.lock_path(digest);
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(io_error("open", &path))?;
+            match flock(&file, how) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(io_error("lock", &path)(error.into())),
+            }
+            // Whoever removed the layer has removed this file: another one counts now.
+            let ours = fstat(&file).map_err(|error| io_error("look at", &path)(error.into()))?;
+            match statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(named) if (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino) => {
+                    return Ok(Some(file));
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(io_error("look at", &path)(error.into())),
+            }
         }
+    }
+
+    fn lock_path(&self, digest: &str) -> PathBuf {
+        self.dir.join(format!(".{digest}.lock"))
+    }
+
+    /// Every layer, with the time when it was made.
+    ///
+    /// # Errors
+    /// [`LayerError`].
+    pub(crate) fn list(&self) -> Result<Vec<(String, SystemTime)>, LayerError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+            let name = entry.map_err(io_error("list", &self.dir))?.file_name();
+            let Some(digest) = name.to_str().filter(|name| is_digest(name)) else {
+                continue;
+            };
+            let path = self.dir.join(digest);
+            let stat = statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.map_err(|error| io_error("look at", &path)(error.into()))?;
+            // Of the change, which its own content does not set: the rename at the end.
+            let seconds = u64::try_from(stat.st_ctime).unwrap_or(0);
+            let made = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            found.push((digest.to_owned(), made));
+        }
+        Ok(found)
+    }
+
+    /// Takes a layer out of sight, to be removed; `None` if somebody makes it at this time.
+    /// What is left under the name that is returned is swept by the next opening, and by
+    /// whoever makes the layer again. Nobody does while the lock is held.
+    ///
+    /// # Errors
+    /// [`LayerError`].
+    pub(crate) fn condemn(&self, digest: &str) -> Result<Option<(PathBuf, File)>, LayerError> {
+        let Some(lock) = self.lock(digest, FlockOperation::NonBlockingLockExclusive)? else {
+            return Ok(None);
+        };
+        let (from, to) = (self.dir.join(digest), self.temporary(digest));
+        remove_tree(&to)?;
+        fs::rename(&from, &to).map_err(io_error("rename", &from))?;
+        Ok(Some((to, lock)))
+    }
+
+    /// Removes what [`condemn`](Self::condemn) took, and its lock with it.
+    ///
+    /// # Errors
+    /// [`LayerError`].
+    pub(crate) fn remove(
+        &self,
+        digest: &str,
+        (path, lock): (PathBuf, File),
+    ) -> Result<(), LayerError> {
+        remove_tree(&path)?;
+        let name = self.lock_path(digest);
+        fs::remove_file(&name).map_err(io_error("remove", &name))?;
+        drop(lock);
+        Ok(())
     }
 
     /// The directory of the store.

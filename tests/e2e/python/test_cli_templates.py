@@ -87,6 +87,39 @@ def test_a_project_file_is_written_and_built_again(project, name):
     assert not (project / "e2b.toml").exists()
 
 
+def test_a_template_goes_out_as_an_image_and_comes_back(tmp_path, name):
+    (tmp_path / "Dockerfile").write_text(
+        "FROM debian:stable\n"
+        "RUN echo kept > /srv/kept && chown user:user /srv\n"
+        "ENV GREETING='good day'\n"
+        "WORKDIR /srv\n"
+        "USER user\n"
+    )
+    start = ["-c", "touch /tmp/started; sleep 600", "--ready-cmd", "[ -f /tmp/started ]"]
+    made = warren("template", "create", name, "-p", str(tmp_path), *start)
+    assert made.returncode == 0, made.stderr
+    file = tmp_path / "image.tar"
+    out = warren("template", "export", name, "--output", str(file))
+    assert out.returncode == 0, out.stderr
+    assert [path.name for path in tmp_path.glob("image*")] == ["image.tar"]
+    again = f"{name}-again"
+    try:
+        back = warren("template", "import", str(file), "--name", again, "--memory-mb", "512")
+        assert back.returncode == 0, back.stderr
+        sandbox = warren("sandbox", "create", "-d", again).stdout.strip()
+        shown = warren("sandbox", "exec", sandbox, "pwd; whoami; cat kept; echo $GREETING; ls /tmp")
+        assert shown.stdout.split("\n")[:5] == ["/srv", "user", "kept", "good day", "started"]
+        warren("sandbox", "kill", sandbox)
+    finally:
+        warren("template", "delete", again, "-y")
+    (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
+    bad = warren("template", "import", str(tmp_path / "junk.tar"), "--name", again)
+    assert (bad.returncode, bad.stdout) == (1, "")
+    missing = warren("template", "export", "no-such-template", "-o", str(tmp_path / "x.tar"))
+    assert missing.returncode == 1 and "not found" in missing.stderr
+    assert not list(tmp_path.glob("x.tar*"))
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -29,12 +29,48 @@ pub(crate) enum TemplateCommand {
     /// Delete a template.
     #[command(visible_alias = "dl")]
     Delete(Choice),
+    /// Write a template as a container image: an OCI image layout in a tar archive.
+    Export(Export),
+    /// Build a template from such an archive.
+    Import(Import),
     /// Let other teams use a template.
     #[command(visible_alias = "pb")]
     Publish(Choice),
     /// Keep a template to the own team.
     #[command(visible_alias = "upb")]
     Unpublish(Choice),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The template, by name or id, with an optional tag.
+    pub(crate) template: String,
+
+    /// File to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The archive: an OCI image layout, as `template export`, skopeo, buildah and docker
+    /// write it.
+    pub(crate) file: PathBuf,
+
+    /// Name of the template.
+    #[arg(short, long)]
+    pub(crate) name: String,
+
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+
+    /// Command that runs in each sandbox; needs --ready-cmd.
+    #[arg(short = 'c', long = "cmd", value_name = "COMMAND", requires = "ready")]
+    pub(crate) start: Option<String>,
+
+    /// Command that succeeds once a sandbox is ready.
+    #[arg(long = "ready-cmd", value_name = "COMMAND")]
+    pub(crate) ready: Option<String>,
 }
 
 /// What a build takes beside its name.
@@ -56,6 +92,13 @@ pub(crate) struct Recipe {
     #[arg(long = "ready-cmd", value_name = "COMMAND")]
     pub(crate) ready: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// Resources, and whether to begin anew.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
     /// CPUs of its sandboxes; 1 or an even number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpu_count: Option<u32>,

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use warren_client::{BuildLogEntry, BuildOptions, Client, Error, LogLevel, Template};
 
 use super::project::{self, Project};
-use crate::cli::template::{Build, Create, Recipe};
+use crate::cli::template::{Build, Create, Limits, Recipe};
 use crate::connection::NO_SERVER;
 use crate::print::{line, printable, warning};
 
@@ -44,20 +44,21 @@ pub(super) async fn build(client: &Client, args: Build) -> anyhow::Result<ExitCo
         .or_else(|| project.dockerfile.as_ref().map(PathBuf::from));
     recipe.start = recipe.start.or_else(|| project.start_cmd.clone());
     recipe.ready = recipe.ready.or_else(|| project.ready_cmd.clone());
-    recipe.cpu_count = recipe.cpu_count.or(project.cpu_count);
-    recipe.memory_mib = recipe.memory_mib.or(project.memory_mb);
+    let limits = &mut recipe.limits;
+    limits.cpu_count = limits.cpu_count.or(project.cpu_count);
+    limits.memory_mib = limits.memory_mib.or(project.memory_mb);
     let built = run(client, &name, &recipe, Some(&mut project)).await?;
     project.template_id = Some(built);
     project.template_name = Some(name);
     project.start_cmd = recipe.start;
     project.ready_cmd = recipe.ready;
-    project.cpu_count = recipe.cpu_count;
-    project.memory_mb = recipe.memory_mib;
+    project.cpu_count = recipe.limits.cpu_count;
+    project.memory_mb = recipe.limits.memory_mib;
     project::write(&path, &project)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn template_name(text: &str) -> anyhow::Result<String> {
+pub(super) fn template_name(text: &str) -> anyhow::Result<String> {
     let name = text.trim().to_lowercase();
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
     let reason = if name.is_empty() {
@@ -123,19 +124,33 @@ async fn run(
         (None, Some(ready)) => template = template.ready(ready),
         (None, None) => {}
     }
-    let options = BuildOptions {
+    finish(client, &template, options(name, &recipe.limits)).await
+}
+
+/// What is asked of a build beside its steps.
+pub(super) fn options(name: &str, limits: &Limits) -> BuildOptions {
+    BuildOptions {
         name: name.to_owned(),
-        cpu_count: recipe.cpu_count,
-        memory_mib: recipe.memory_mib,
-        min_free_disk_mib: recipe.min_free_disk_mib,
-        skip_cache: recipe.no_cache,
+        cpu_count: limits.cpu_count,
+        memory_mib: limits.memory_mib,
+        min_free_disk_mib: limits.min_free_disk_mib,
+        skip_cache: limits.no_cache,
         ..BuildOptions::default()
-    };
+    }
+}
+
+/// Builds and shows the log; returns the id of the template.
+pub(super) async fn finish(
+    client: &Client,
+    template: &Template,
+    options: BuildOptions,
+) -> anyhow::Result<String> {
+    let name = &options.name;
     line("Building sandbox template...")?;
     let start = Instant::now();
     let mut closed = Ok(());
     let result = client
-        .build(&template, &options, |entry| {
+        .build(template, &options, |entry| {
             if closed.is_ok() {
                 closed = show(start, entry);
             }

@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use warren_cluster::{BuildHost, BuildImage, CreateSandbox, NodeHandle};
 use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
 use warren_runtime::ns::{NsConfig, NsRuntime};
 use warren_service::{CancellationToken, Tasks};
 use warren_template::build::{
-    BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built, Engine, EngineConfig, Source,
-    Step,
+    BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built, CollectLimits, Engine,
+    EngineConfig, Source, Step,
 };
 use warren_template::{LayerStore, RegistryConfig, base};
-use warren_types::{BuildId, Resources, TemplateId};
+use warren_types::{
+    BuildId, EndReason, NetworkConfig, OnTimeout, Resources, SandboxId, TemplateId,
+};
 
 /// Where layers made of packages are kept between runs.
 const CACHE: &str = "/var/cache/warren";
@@ -107,6 +110,13 @@ impl Stand {
                 insecure,
                 ..RegistryConfig::default()
             },
+            images: Some(dir.path().join("images")),
+            keep: Vec::new(),
+            collect: CollectLimits {
+                every: Duration::ZERO,
+                grace: Duration::ZERO,
+                ..CollectLimits::default()
+            },
         };
         Self {
             engine: Engine::open(Arc::clone(&node) as _, config, Tasks::new()).unwrap(),
@@ -124,6 +134,35 @@ impl Stand {
         self.engine
             .build(request, log, CancellationToken::new())
             .await
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Starts a sandbox of a build, as a client's.
+    pub(crate) async fn sandbox_of(&self, image: &BuildImage) -> SandboxId {
+        let request = CreateSandbox {
+            image: image.clone(),
+            timeout: Duration::from_secs(300),
+            env: BTreeMap::new(),
+            access_token: None,
+            network: NetworkConfig::default(),
+            private_traffic: false,
+            on_timeout: OnTimeout::End,
+            mounts: Vec::new(),
+        };
+        self.node.create(request).await.unwrap().id
+    }
+
+    pub(crate) async fn end(&self, sandbox: SandboxId) {
+        self.node.end(&sandbox, EndReason::Killed).await.unwrap();
+        // Its record goes in the background.
+        for _ in 0..200 {
+            if !self.node.layers_in_use().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 
     /// A directory for the test.

@@ -1,5 +1,8 @@
 //! A builder that plays what the steps say, without any layer.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -7,7 +10,10 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use warren_cluster::BuildImage;
 use warren_service::CancellationToken;
-use warren_template::build::{BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built};
+use warren_template::build::{
+    BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built, CollectError, Collected,
+    ExportError,
+};
 use warren_types::LogLevel;
 
 /// `RUN` says its argument; `WAIT` waits for a permit of the gate; `WARN` says a warning;
@@ -16,6 +22,8 @@ use warren_types::LogLevel;
 pub(crate) struct FakeBuilder {
     pub(crate) gate: Semaphore,
     pub(crate) requests: Mutex<Vec<BuildRequest>>,
+    /// What it was told to keep.
+    pub(crate) in_use: Mutex<Vec<HashSet<String>>>,
 }
 
 impl FakeBuilder {
@@ -23,6 +31,7 @@ impl FakeBuilder {
         Arc::new(Self {
             gate: Semaphore::new(0),
             requests: Mutex::default(),
+            in_use: Mutex::default(),
         })
     }
 }
@@ -96,5 +105,17 @@ impl Builder for FakeBuilder {
             },
             disk_mib: 10_240,
         })
+    }
+
+    async fn export(&self, image: &BuildImage, tag: &str) -> Result<File, ExportError> {
+        let mut file = tempfile::tempfile().map_err(ExportError::Write)?;
+        write!(file, "{} as {tag}", image.layers.join(" ")).map_err(ExportError::Write)?;
+        file.rewind().map_err(ExportError::Write)?;
+        Ok(file)
+    }
+
+    async fn collect(&self, in_use: HashSet<String>) -> Result<Option<Collected>, CollectError> {
+        self.in_use.lock().unwrap().push(in_use);
+        Ok(None)
     }
 }

@@ -1,5 +1,7 @@
 //! Builds of templates.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
@@ -9,8 +11,8 @@ use warren_wire::{
     TemplateBuildStart, TemplateFiles, TemplateStep,
 };
 
-use super::pack;
 use super::recipe::{Source, Step, Template};
+use super::{image, pack};
 use crate::client::Client;
 use crate::error::Error;
 use crate::http::{call, json};
@@ -19,6 +21,7 @@ use crate::http::{call, json};
 const POLL: Duration = Duration::from_millis(200);
 /// Lines of one answer.
 const LINES: usize = 100;
+const FILES: &str = "upload files";
 /// Longest time of one upload.
 const UPLOAD: Duration = Duration::from_secs(3600);
 
@@ -84,6 +87,9 @@ impl Client {
         match template.source.clone() {
             Source::Image(name) => body.from_image = Some(name),
             Source::Template(name) => body.from_template = Some(name),
+            Source::Archive(path) => {
+                body.from_image = Some(self.upload_image(&build, &path).await?);
+            }
         }
         let path = [
             "v2",
@@ -157,7 +163,6 @@ impl Client {
         target: &str,
         force: bool,
     ) -> Result<String, Error> {
-        const OPERATION: &str = "upload files";
         let blocking = |source: tokio::task::JoinError| Error::File {
             path: template.context.clone(),
             source: source.into(),
@@ -171,25 +176,62 @@ impl Client {
             .await
             .map_err(blocking)??;
         let hash = packed.hash.clone();
-        let path = ["templates", &build.template_id, "files", &hash];
-        let answer = call(OPERATION, self.request(Method::GET, &path)).await?;
-        let answer: TemplateFiles = json(OPERATION, answer).await?;
+        let answer = self.place(build, &hash).await?;
         if answer.present && !force {
             return Ok(hash);
         }
         let (file, length) = tokio::task::spawn_blocking(move || packed.archive())
             .await
             .map_err(blocking)??;
-        let stream = ReaderStream::new(tokio::fs::File::from_std(file));
+        self.put(answer.url, tokio::fs::File::from_std(file), length)
+            .await?;
+        Ok(hash)
+    }
+
+    /// Where the server takes an upload, and whether it has it.
+    async fn place(
+        &self,
+        build: &TemplateBuildRequested,
+        hash: &str,
+    ) -> Result<TemplateFiles, Error> {
+        let path = ["templates", &build.template_id, "files", hash];
+        let answer = call(FILES, self.request(Method::GET, &path)).await?;
+        json(FILES, answer).await
+    }
+
+    async fn put(&self, url: String, file: tokio::fs::File, length: u64) -> Result<(), Error> {
         let request = self
             .shared
             .http
-            .put(answer.url)
+            .put(url)
             .timeout(UPLOAD)
             .header(http::header::CONTENT_LENGTH, length)
-            .body(reqwest::Body::wrap_stream(stream));
-        call(OPERATION, request).await?;
-        Ok(hash)
+            .body(reqwest::Body::wrap_stream(ReaderStream::new(file)));
+        call(FILES, request).await?;
+        Ok(())
+    }
+
+    /// Uploads an image unless the server has it; returns the name that builds use.
+    async fn upload_image(
+        &self,
+        build: &TemplateBuildRequested,
+        path: &Path,
+    ) -> Result<String, Error> {
+        let failed = |source: io::Error| Error::File {
+            path: path.to_owned(),
+            source,
+        };
+        let file = path.to_owned();
+        let digested = tokio::task::spawn_blocking(move || image::digest(&file)).await;
+        let (hash, length) = digested
+            .map_err(|error| failed(error.into()))?
+            .map_err(failed)?;
+        let answer = self.place(build, &hash).await?;
+        if !answer.present {
+            let file = tokio::fs::File::open(path).await.map_err(failed)?;
+            self.put(answer.url, file, length).await?;
+        }
+        Ok(format!("oci:{hash}"))
     }
 
     /// Reads the log of a build to its end.

@@ -12,6 +12,8 @@ use crate::error::Error;
 pub(super) enum Source {
     Image(String),
     Template(String),
+    /// An image in a file.
+    Archive(PathBuf),
 }
 
 /// One step of a build. Each becomes a layer.
@@ -74,7 +76,7 @@ pub struct Template {
 }
 
 impl Template {
-    fn new(source: Source) -> Self {
+    pub(super) fn of(source: Source) -> Self {
         Self {
             source,
             context: PathBuf::from("."),
@@ -90,7 +92,7 @@ impl Template {
     /// Begins with an image, by its name in a registry.
     #[must_use]
     pub fn from_image(reference: impl Into<String>) -> Self {
-        Self::new(Source::Image(reference.into()))
+        Self::of(Source::Image(reference.into()))
     }
 
     /// Signs in to the image's registry with a name and a password.
@@ -108,7 +110,7 @@ impl Template {
     /// Begins with another template.
     #[must_use]
     pub fn from_template(name: impl Into<String>) -> Self {
-        Self::new(Source::Template(name.into()))
+        Self::of(Source::Template(name.into()))
     }
 
     /// Reads the text of a Dockerfile with one stage. Its user is `root` until it says

@@ -3,10 +3,11 @@
 use std::io;
 
 use warren_store::{DeleteTemplateError, RequestBuildError, StoreError};
+use warren_template::build::ExportError;
 use warren_types::BuildId;
 
 use super::resources::ResourcesError;
-use crate::ReferenceError;
+use crate::{ReferenceError, TemplateError};
 
 /// Why a tag can't be given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +21,34 @@ pub enum TagError {
     /// More than anybody needs.
     #[error("at most {0} tags are allowed")]
     TooMany(usize),
+}
+
+/// Why a template can't be had as an image.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateImageError {
+    /// There is no such template for the caller.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// It has no form of an image.
+    #[error("{0}")]
+    Refused(String),
+    /// It can't be written.
+    #[error("export the template")]
+    Export(#[source] ExportError),
+    /// This server builds nothing.
+    #[error("Error when getting available build client")]
+    NoBuilder,
+}
+
+impl From<ExportError> for TemplateImageError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            told @ (ExportError::Snapshot | ExportError::LayerMissing(_)) => {
+                Self::Refused(told.to_string())
+            }
+            error => Self::Export(error),
+        }
+    }
 }
 
 /// Why a build is not requested.

@@ -1,14 +1,16 @@
 //! Changing templates: publishing, tags, deletion.
 
+use std::fs::File;
+
 use jiff::Timestamp;
 use warren_store::{TagRecord, TemplateRecord};
 use warren_types::BuildId;
 
-use super::error::ManageError;
+use super::error::{ManageError, TemplateImageError};
 use super::request::check_tags;
 use super::run::CANCELLED;
 use crate::names::{DEFAULT_TAG, qualified};
-use crate::{Caller, Control, TemplateRef, Version};
+use crate::{Caller, Control, TemplateError, TemplateRef, Version};
 
 /// Whether a namespace of another team says so or just finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,26 @@ impl Control {
         self.keep_warm(&id, None).await;
         self.sweep_captures().await?;
         Ok(())
+    }
+
+    /// Writes a template that the caller may use as a container image, an OCI image layout
+    /// in a tar archive, to a file without a name.
+    ///
+    /// # Errors
+    /// [`TemplateImageError`].
+    pub async fn template_image(
+        &self,
+        caller: &Caller,
+        text: &str,
+    ) -> Result<File, TemplateImageError> {
+        let Some(builds) = &self.building else {
+            return Err(TemplateImageError::NoBuilder);
+        };
+        let image = self.image_of(&caller.team, text).await?;
+        let reference = TemplateRef::parse(text).map_err(TemplateError::from)?;
+        let tag = reference.version.map(|version| version.to_string());
+        let tag = tag.unwrap_or_else(|| DEFAULT_TAG.to_owned());
+        Ok(builds.builder.export(&image, &tag).await?)
     }
 
     /// Publishes one of the caller's templates, or not; `None` changes nothing. Returns

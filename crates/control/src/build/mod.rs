@@ -29,7 +29,7 @@ use self::archive::Archives;
 pub use self::archive::{ArchiveLimits, Upload, UploadLink, UploadSlot};
 pub use self::error::{
     BuildRequestError, BuildStartError, BuildStatusError, FilesError, ManageError, TagError,
-    UploadError,
+    TemplateImageError, UploadError,
 };
 pub use self::log::BuildEntry;
 use self::log::{BuildLogFile, BuildLogs};

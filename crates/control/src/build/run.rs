@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use warren_service::{Chain, Tasks};
 use warren_store::{BuildContent, BuildOutcome, BuildReason, StoreError};
-use warren_template::build::{BuildFailure, BuildLine, BuildLog, BuildRequest, Built};
+use warren_template::build::{BuildFailure, BuildLine, BuildLog, BuildRequest, Built, Collected};
 use warren_types::{BuildId, ENVD_VERSION, LogLevel, TeamId};
 
 use super::log::{BuildEntry, BuildLogFile};
@@ -24,6 +24,8 @@ const INTERNAL: &str = "An internal error occurred. Please try again or contact 
                         build ID.";
 /// How long a cancelled builder may take to clean up before it is left to itself.
 const CLEAN_UP: Duration = Duration::from_secs(60);
+/// Layers of deleted templates stay for this long: a create may be under way.
+const DELETED_GRACE: Duration = Duration::from_secs(3600);
 
 fn line(level: LogLevel, message: String, step: Option<&str>) -> BuildEntry {
     BuildEntry {
@@ -213,6 +215,23 @@ impl Control {
             let archives = Arc::clone(&builds.archives);
             self.sweep("uploaded archives", move || archives.sweep())
                 .await;
+            self.collect_layers(builds, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the builder remove layers that nothing names.
+    async fn collect_layers(&self, builds: &Builds, now: Timestamp) -> Result<(), StoreError> {
+        let since = now.checked_sub(DELETED_GRACE).unwrap_or(Timestamp::MIN);
+        let in_use = self.store.build_layers(since).await?;
+        match builds.builder.collect(in_use).await {
+            Ok(Some(removed)) if removed != Collected::default() => {
+                tracing::info!(?removed, "removed unused layers");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "unused layers could not be removed");
+            }
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ use crate::{Caller, Control, Team, TemplateError};
 
 /// Phase of what a build starts from.
 const BASE: &str = "base";
+/// Begins the name of an image that was uploaded, before its hash.
+const UPLOADED: &str = "oci:";
 
 /// How to sign in to an image's registry, as the client said.
 #[derive(Debug, Clone)]
@@ -104,7 +106,7 @@ impl Control {
                 return Ok(());
             }
         };
-        let files = builds.archives_of(team, &start.steps).await?;
+        let files = builds.archives_of(team, &start).await?;
         let request = build_request(&record, team, source, start, files);
         self.launch(&builds, request).await
     }
@@ -200,14 +202,19 @@ impl Control {
 }
 
 impl Builds {
-    /// The archives that the steps name, as far as they are there.
+    /// The archives that the steps and the image name, as far as they are there.
     async fn archives_of(
         &self,
         team: TeamId,
-        steps: &[Step],
+        start: &BuildStart,
     ) -> Result<BTreeMap<String, PathBuf>, BuildStartError> {
         let mut files = BTreeMap::new();
-        for hash in steps.iter().filter_map(|step| step.files_hash.as_deref()) {
+        let image = start.from_image.as_deref();
+        // An image may have been uploaded: its tag follows the hash.
+        let image = image.and_then(|name| name.strip_prefix(UPLOADED)?.split(':').next());
+        let steps = start.steps.iter();
+        let copied = steps.filter_map(|step| step.files_hash.as_deref());
+        for hash in image.into_iter().chain(copied) {
             if files.contains_key(hash) {
                 continue;
             }

@@ -1,5 +1,7 @@
 //! The life of a build: requested, started, finished, given up.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 use warren_types::{BuildId, TeamId, TemplateId};
@@ -306,6 +308,29 @@ impl Store {
                 .await
                 .map_err(query("list running builds"))?;
         ids(rows)
+    }
+
+    /// Layers of the builds that can be used: of templates that are there, and of those that
+    /// were deleted after this time.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn build_layers(&self, since: Timestamp) -> Result<HashSet<String>, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT b.id, b.layers FROM builds b JOIN templates t ON t.id = b.template_id
+             WHERE b.status = 'ready' AND (t.deleted_at IS NULL OR t.deleted_at > $1)",
+        )
+        .bind(micros(since))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(query("list layers of builds"))?;
+        let mut layers = HashSet::new();
+        for (id, json) in rows {
+            let these: Vec<String> =
+                serde_json::from_str(&json).map_err(|_| malformed("layers", &id))?;
+            layers.extend(these);
+        }
+        Ok(layers)
     }
 
     /// Builds of a team that wait or run.

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,12 +44,21 @@ impl State {
     }
 }
 
-/// The records, and a lock for each key that is being made.
+/// A record among all.
 #[derive(Debug)]
+pub(super) struct Cached {
+    pub(super) path: PathBuf,
+    /// When it was last written or asked for.
+    pub(super) used: SystemTime,
+    pub(super) layers: Vec<String>,
+}
+
+/// The records, and a lock for each key that is being made. Clones share them.
+#[derive(Debug, Clone)]
 pub(super) struct Cache {
     dir: PathBuf,
     /// By scope and key.
-    making: Mutex<HashMap<(String, String), Weak<Lock>>>,
+    making: Arc<Mutex<HashMap<(String, String), Weak<Lock>>>>,
 }
 
 type Lock = tokio::sync::Mutex<()>;
@@ -62,7 +72,7 @@ impl Cache {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         Ok(Self {
             dir,
-            making: Mutex::default(),
+            making: Arc::default(),
         })
     }
 
@@ -92,14 +102,38 @@ impl Cache {
     }
 
     /// What is known under a key. An unreadable record counts as none: it is made anew.
+    /// Counts as use.
     pub(super) fn get(&self, scope: &str, key: &str) -> Option<State> {
         let path = self.path(scope, key);
-        let length = fs::metadata(&path).ok()?.len();
-        if length > MAX_RECORD {
-            return None;
+        let state = read(&path).filter(|state| state.key == key)?;
+        let touched = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::warn!(%error, "the use of a record can't be noted");
         }
-        let state: State = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-        (state.version == VERSION && state.key == key).then_some(state)
+        Some(state)
+    }
+
+    /// All records that can be read. Drafts of a killed process and what is no record of
+    /// this version is removed.
+    pub(super) fn list(&self) -> io::Result<Vec<Cached>> {
+        let mut found = Vec::new();
+        for scope in fs::read_dir(&self.dir)? {
+            for file in fs::read_dir(scope?.path())? {
+                let path = file?.path();
+                match read(&path) {
+                    Some(state) => found.push(Cached {
+                        used: fs::metadata(&path)?.modified()?,
+                        layers: state.layers,
+                        path,
+                    }),
+                    None => fs::remove_file(&path)?,
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Writes a record, replacing an older one at once.
@@ -119,6 +153,15 @@ impl Cache {
         file.sync_all()?;
         fs::rename(draft, path)
     }
+}
+
+fn read(path: &Path) -> Option<State> {
+    let length = fs::metadata(path).ok()?.len();
+    if length > MAX_RECORD || path.extension()? != "json" {
+        return None;
+    }
+    let state: State = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (state.version == VERSION).then_some(state)
 }
 
 #[cfg(test)]

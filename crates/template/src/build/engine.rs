@@ -1,10 +1,11 @@
 //! The builder: phases in order, each from the cache or made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rand::Rng;
@@ -13,9 +14,12 @@ use warren_service::{CancellationToken, Chain, Tasks};
 use warren_types::LogLevel;
 
 use super::cache::{Cache, State};
+use super::collect::{CollectLimits, Collected};
 use super::phase::{INTERNAL, Log, Phase};
 use super::plan::{self, Context, Instruction};
-use super::port::{BuildFailure, BuildLog, BuildRequest, Builder, Built};
+use super::port::{
+    BuildFailure, BuildLog, BuildRequest, Builder, Built, CollectError, ExportError,
+};
 use crate::layers::{LayerError, LayerStore};
 use crate::merge::merge;
 use crate::oci::RegistryConfig;
@@ -38,6 +42,13 @@ pub struct EngineConfig {
     pub mirror: String,
     /// Where container images come from.
     pub registries: RegistryConfig,
+    /// Directory of the operator's own images, if there is one: image layouts, each a
+    /// directory or a tar archive.
+    pub images: Option<PathBuf>,
+    /// Layers that are never removed.
+    pub keep: Vec<String>,
+    /// When others are.
+    pub collect: CollectLimits,
 }
 
 /// Why the builder can't work.
@@ -59,6 +70,10 @@ pub struct Engine {
     pub(super) cache: Cache,
     pub(super) drafts: PathBuf,
     pub(super) tasks: Tasks,
+    /// Shared by what reads layers and records; who removes some has it alone.
+    pub(super) running: Arc<tokio::sync::RwLock<()>>,
+    /// When unused layers were last looked for.
+    pub(super) collected: Mutex<Option<Instant>>,
 }
 
 impl Engine {
@@ -92,6 +107,8 @@ impl Engine {
             cache,
             drafts,
             tasks,
+            running: Arc::default(),
+            collected: Mutex::default(),
         })
     }
 
@@ -113,6 +130,7 @@ impl Builder for Engine {
         log: BuildLog,
         cancel: CancellationToken,
     ) -> Result<Built, BuildFailure> {
+        let _running = self.running.read().await;
         let log = Log::new(log);
         let build = Build {
             engine: self,
@@ -127,6 +145,14 @@ impl Builder for Engine {
             }),
             result = Box::pin(build.run()) => result,
         }
+    }
+
+    async fn export(&self, image: &BuildImage, tag: &str) -> Result<File, ExportError> {
+        self.export_image(image, tag).await
+    }
+
+    async fn collect(&self, in_use: HashSet<String>) -> Result<Option<Collected>, CollectError> {
+        self.collect_unused(in_use).await
     }
 }
 

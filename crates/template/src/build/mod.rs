@@ -14,7 +14,9 @@
 
 mod archive;
 mod cache;
+mod collect;
 mod engine;
+mod export;
 mod finalize;
 mod phase;
 pub(crate) mod plan;
@@ -23,8 +25,9 @@ mod roots;
 mod source;
 mod steps;
 
+pub use collect::{CollectLimits, Collected};
 pub use engine::{Engine, EngineConfig, OpenError};
 pub use port::{
-    BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built, RegistryCredentials, Source,
-    Step,
+    BuildFailure, BuildLine, BuildLog, BuildRequest, Builder, Built, CollectError, ExportError,
+    RegistryCredentials, Source, Step,
 };

@@ -1,7 +1,9 @@
 //! What a caller says to a builder and hears from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +12,9 @@ use jiff::Timestamp;
 use warren_cluster::BuildImage;
 use warren_service::{CancellationToken, Secret};
 use warren_types::{BuildId, LogLevel, Resources, TemplateId};
+
+use super::collect::Collected;
+use crate::layers::LayerError;
 
 /// Makes builds of templates.
 #[async_trait]
@@ -26,6 +31,58 @@ pub trait Builder: fmt::Debug + Send + Sync {
         log: BuildLog,
         cancel: CancellationToken,
     ) -> Result<Built, BuildFailure>;
+
+    /// Writes a build as a container image, an OCI image layout with this tag in a tar
+    /// archive, to a file without a name; it is returned at its start.
+    ///
+    /// # Errors
+    /// [`ExportError`].
+    async fn export(&self, image: &BuildImage, tag: &str) -> Result<File, ExportError>;
+
+    /// Removes what no build needs, from time to time: layers that no cached result, no
+    /// sandbox of the host and none of `in_use` names, and cached results that were not used
+    /// for long. `in_use` may be some minutes old. `None` if it was not the time for it.
+    ///
+    /// # Errors
+    /// [`CollectError`]; what was removed by then is removed.
+    async fn collect(&self, in_use: HashSet<String>) -> Result<Option<Collected>, CollectError>;
+}
+
+/// A build can't be written as an image.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// It is a snapshot, whose files are in no layer.
+    #[error("a snapshot can't be exported: build a template from it and export that")]
+    Snapshot,
+    /// One of its layers is gone.
+    #[error("the layer {0} is missing: build the template again")]
+    LayerMissing(String),
+    /// The file can't be written.
+    #[error("write the image")]
+    Write(#[source] io::Error),
+    /// The layer store failed.
+    #[error("use the layer store")]
+    Layers(#[from] LayerError),
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// Unused layers can't be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The host can't tell which layers its sandboxes use.
+    #[error("ask which layers sandboxes use")]
+    Host(#[source] io::Error),
+    /// Records of the cache can't be read or removed.
+    #[error("look through the records of the cache")]
+    Records(#[source] io::Error),
+    /// The layer store failed.
+    #[error("use the layer store")]
+    Layers(#[from] LayerError),
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
 }
 
 /// What to build.

@@ -1,6 +1,7 @@
 //! The base phase: what a build starts from.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_client::secrets::RegistryAuth;
@@ -16,7 +17,7 @@ use super::port::{BuildFailure, RegistryCredentials, Source};
 use super::roots::{self, Root};
 use crate::agent::Program;
 use crate::base::{self, Progress};
-use crate::oci::{self, PullError};
+use crate::oci::{self, LocalImage, PullError, Pulled};
 
 const PROVISION_SCRIPT: &str = include_str!("scripts/provision.sh");
 const PROVISION_LIMIT: Duration = Duration::from_secs(600);
@@ -26,6 +27,10 @@ const SUPPORTED: &str =
 const DOCKER_HUB: &str = "docker.io";
 /// What `from_base_image` asks for: always at hand.
 const BASE_IMAGE: &str = "e2bdev/base";
+/// Begins the names of images that were uploaded or that the operator has put on the disk.
+const LOCAL: &str = "oci:";
+/// Digits of the hash of an upload.
+const HASH: usize = 64;
 
 impl Build<'_> {
     /// The state that the first phase of a user starts from.
@@ -69,6 +74,9 @@ impl Build<'_> {
         reference: &str,
         credentials: Option<&RegistryCredentials>,
     ) -> Result<State, BuildFailure> {
+        if let Some(name) = reference.strip_prefix(LOCAL) {
+            return self.local(phase, reference, name).await;
+        }
         let config = &self.engine.config;
         // Where the operator has named a mirror of Docker Hub, images come from there.
         let known = match config.registries.mirrors.contains_key(DOCKER_HUB) {
@@ -92,18 +100,115 @@ impl Build<'_> {
                 let layer = self.packages(phase, reference, root).await?;
                 Ok((vec![layer], Context::of_image(BTreeMap::new())))
             }
-            None => self.pulled(phase, reference, credentials).await,
+            None => {
+                let pulled = self.pull(phase, reference, credentials).await?;
+                self.provisioned(phase, pulled).await
+            }
         })
         .await
     }
 
-    /// The layers of a container image with what a sandbox expects of it.
-    async fn pulled(
+    /// An image on the server's disk.
+    async fn local(
+        &self,
+        phase: &Phase,
+        reference: &str,
+        name: &str,
+    ) -> Result<State, BuildFailure> {
+        let (path, tag) = self.local_path(phase, reference, name)?;
+        let opening = {
+            let reference = reference.to_owned();
+            self.engine
+                .tasks
+                .spawn_blocking(move || LocalImage::open(&path, tag.as_deref(), &reference))
+        };
+        let opened = opening
+            .await
+            .map_err(|error| self.internal("open an image", &error))?;
+        let image = opened.map_err(|error| self.no_image(phase, error))?;
+        let wanted = Wanted {
+            // What it is counts, not what it is called.
+            key: plan::key("", &["oci", image.digest(), PROVISION_SCRIPT]),
+            force: self.request.force,
+            line: format!("FROM IMAGE {reference}"),
+            phase,
+            tells_cached: true,
+        };
+        self.obtain(wanted, async || {
+            let stores = (
+                &self.engine.config.layers,
+                self.request.scope.as_str(),
+                &self.engine.tasks,
+            );
+            let tell = |line: String| phase.info(&line);
+            let pulled = image.unpack(stores, &tell).await;
+            let pulled = pulled.map_err(|error| self.no_image(phase, error))?;
+            self.provisioned(phase, pulled).await
+        })
+        .await
+    }
+
+    /// Where a local image is. Clients name uploads of their team by hash, and the
+    /// operator's images by plain names: no path of theirs is ever followed.
+    fn local_path(
+        &self,
+        phase: &Phase,
+        reference: &str,
+        name: &str,
+    ) -> Result<(PathBuf, Option<String>), BuildFailure> {
+        let (name, tag) = match name.split_once(':') {
+            Some((name, tag)) => (name, Some(tag.to_owned())),
+            None => (name, None),
+        };
+        let is_hash = name.len() == HASH && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_hash {
+            let found = self.request.files.get(name).cloned();
+            let text = format!("image '{reference}' not found: nothing was uploaded as that");
+            return found
+                .map(|path| (path, tag))
+                .ok_or_else(|| phase.failure(text));
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_plain) {
+            return Err(phase.failure(format!(
+                "invalid image reference '{reference}': names of local images have letters, \
+                 digits, '.', '_' and '-'"
+            )));
+        }
+        let Some(dir) = &self.engine.config.images else {
+            return Err(phase.failure(format!(
+                "image '{reference}' not found: the server has no directory of images \
+                 (--images-dir)"
+            )));
+        };
+        let places = [dir.join(name), dir.join(format!("{name}.tar"))];
+        let found = places.into_iter().find(|path| path.exists());
+        let text = format!("image '{reference}' not found: it is not among the server's images");
+        found
+            .map(|path| (path, tag))
+            .ok_or_else(|| phase.failure(text))
+    }
+
+    /// The failure to get an image, as the user is told it.
+    fn no_image(&self, phase: &Phase, error: PullError) -> BuildFailure {
+        match error {
+            PullError::Store(_) | PullError::Thread(_) => self.internal("get an image", &error),
+            PullError::Registry { .. } => {
+                tracing::warn!(build_id = %self.request.build_id, error = %Chain(&error),
+                    "an image can't be pulled");
+                phase.failure(error.to_string())
+            }
+            told => phase.failure(told.to_string()),
+        }
+    }
+
+    /// The layers of an image of a registry.
+    async fn pull(
         &self,
         phase: &Phase,
         reference: &str,
         credentials: Option<&RegistryCredentials>,
-    ) -> Result<(Vec<String>, Context), BuildFailure> {
+    ) -> Result<Pulled, BuildFailure> {
         let auth = self.sign_in(phase, credentials)?;
         let config = &self.engine.config;
         let stores = (
@@ -113,15 +218,15 @@ impl Build<'_> {
         );
         let tell = |line: String| phase.info(&line);
         let pulled = oci::pull(&config.registries, stores, reference, &auth, &tell).await;
-        let pulled = pulled.map_err(|error| match error {
-            PullError::Store(_) | PullError::Thread(_) => self.internal("pull an image", &error),
-            PullError::Registry { .. } => {
-                tracing::warn!(build_id = %self.request.build_id, error = %Chain(&error),
-                    "an image can't be pulled");
-                phase.failure(error.to_string())
-            }
-            told => phase.failure(told.to_string()),
-        })?;
+        pulled.map_err(|error| self.no_image(phase, error))
+    }
+
+    /// The layers of an image with what a sandbox expects of it.
+    async fn provisioned(
+        &self,
+        phase: &Phase,
+        pulled: Pulled,
+    ) -> Result<(Vec<String>, Context), BuildFailure> {
         let mut layers = self.few(pulled.layers).await?;
         phase.info("Provisioning sandbox template");
         let sandbox = self.open(&layers).await?;

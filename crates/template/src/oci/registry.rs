@@ -13,20 +13,15 @@ use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use warren_service::Tasks;
 
+use super::image::{
+    ImageConfig, MAX_CONFIG, MAX_IMAGE, MIB, PullError, Pulled, architecture, layer_name,
+};
 use super::unpack::{Budget, UnpackError, unpack};
-use crate::build::plan;
-use crate::layers::{LayerError, LayerStore, Making};
+use crate::layers::{LayerStore, Making};
 
-/// Most bytes of an image when unpacked.
-const MAX_IMAGE: u64 = 25_000 * 1000 * 1000;
-/// Longest configuration of an image.
-const MAX_CONFIG: usize = 8 << 20;
-/// More layers than this no tool makes.
-const MAX_LAYERS: usize = 500;
 /// Layers pulled at a time.
 const PARALLEL: usize = 3;
 /// Attempts for a layer whose transfer breaks.
@@ -37,9 +32,6 @@ const READ_LIMIT: Duration = Duration::from_secs(60);
 /// Pieces of a layer waiting to be unpacked.
 const QUEUE: usize = 32;
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-/// Changes when the way of unpacking changes.
-const FORMAT: &str = "oci-layer-1";
-const MIB: u64 = 1024 * 1024;
 
 /// Which registries are reached how.
 #[derive(Debug, Clone, Default)]
@@ -83,89 +75,6 @@ impl FromStr for Mirror {
             prefix: prefix.to_owned(),
             plain,
         })
-    }
-}
-
-/// Why an image can't be pulled, in the words that users know.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PullError {
-    #[error("invalid image reference '{reference}': {reason}")]
-    Reference { reference: String, reason: String },
-    #[error("image '{0}' not found: the image or tag does not exist in the registry")]
-    NoImage(String),
-    #[error("repository '{0}' not found: verify the image name is correct")]
-    NoRepository(String),
-    #[error("access denied to '{0}': authentication required or insufficient permissions")]
-    Unauthorized(String),
-    #[error("access denied to '{0}': you don't have permission to pull this image")]
-    Denied(String),
-    #[error("failed to pull image '{reference}': registry returned status code {status}")]
-    Status { reference: String, status: u16 },
-    #[error("failed to pull image '{reference}': unable to retrieve image from registry")]
-    Registry {
-        reference: String,
-        #[source]
-        source: Box<OciDistributionError>,
-    },
-    #[error("failed to pull image '{reference}': {reason}")]
-    Malformed { reference: String, reason: String },
-    #[error("image architecture \"{found}\" does not match expected \"{expected}\"")]
-    Architecture { found: String, expected: String },
-    #[error(
-        "the uncompressed Docker image size ({used} MB or more) exceeds the maximum filesystem size ({} MB). Please reduce your Docker image size and try again",
-        MAX_IMAGE / 1_000_000
-    )]
-    TooLarge { used: u64 },
-    #[error(
-        "failed to pull image '{reference}': layer {digest}: {}",
-        warren_service::Chain(source)
-    )]
-    Layer {
-        reference: String,
-        digest: String,
-        source: UnpackError,
-    },
-    #[error("use the layer store")]
-    Store(#[from] LayerError),
-    #[error("a thread stopped")]
-    Thread(#[from] tokio::task::JoinError),
-}
-
-/// A pulled image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pulled {
-    /// Digests of its layers in the store, lowest first.
-    pub(crate) layers: Vec<String>,
-    /// Its variables.
-    pub(crate) env: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct ImageConfig {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    config: Option<ContainerConfig>,
-    rootfs: Option<RootFs>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct ContainerConfig {
-    #[serde(default, rename = "Env")]
-    env: Option<Vec<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct RootFs {
-    diff_ids: Vec<String>,
-}
-
-/// The name that images have for this machine's architecture.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 
@@ -247,22 +156,13 @@ impl Puller<'_> {
     async fn run(&self, auth: &RegistryAuth) -> Result<Pulled, PullError> {
         let manifest = self.manifest(auth).await?;
         let config = self.config(&manifest).await?;
-        if !config.architecture.is_empty() && config.architecture != architecture() {
-            return Err(PullError::Architecture {
-                found: config.architecture,
-                expected: architecture().to_owned(),
-            });
-        }
-        let diff_ids = config.rootfs.map(|root| root.diff_ids).unwrap_or_default();
-        if diff_ids.len() != manifest.layers.len() || diff_ids.len() > MAX_LAYERS {
-            return Err(self.malformed("its configuration does not fit its layers"));
-        }
+        let diff_ids = config.diff_ids(manifest.layers.len(), self.reference)?;
         let size: i64 = manifest.layers.iter().map(|layer| layer.size.max(0)).sum();
         let size = u64::try_from(size).unwrap_or(0);
         (self.progress)(format!("Base Docker image size: {} MB", size.div_ceil(MIB)));
         (self.progress)("Creating file system and pulling Docker image".to_owned());
         let mut transfers = Vec::new();
-        for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
+        for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
             transfers.push(self.layer(layer, diff_id).boxed());
         }
         let layers = stream::iter(transfers)
@@ -270,12 +170,7 @@ impl Puller<'_> {
             .try_collect()
             .await?;
         (self.progress)("Layers extracted".to_owned());
-        let env = config.config.and_then(|config| config.env);
-        let env = env.unwrap_or_default();
-        Ok(Pulled {
-            layers,
-            env: env.iter().filter_map(|pair| variable(pair)).collect(),
-        })
+        Ok(Pulled::new(layers, config.env()))
     }
 
     /// The manifest for this machine.
@@ -332,14 +227,12 @@ impl Puller<'_> {
                 return Err(self.malformed("its configuration is too long"));
             }
         }
-        serde_json::from_slice(&bytes).map_err(|_| self.malformed("its configuration is no JSON"))
+        ImageConfig::parse(&bytes, self.reference)
     }
 
     /// Makes sure that a layer is in the store; gives its digest there.
     async fn layer(&self, layer: &OciDescriptor, diff_id: &str) -> Result<String, PullError> {
-        // A registry may announce any digest, so a layer that one team has pulled must not
-        // be had by another that only knows its digest.
-        let digest = plan::key(FORMAT, &[self.scope, diff_id]);
+        let digest = layer_name(self.scope, diff_id);
         let (store, name) = (self.store.clone(), digest.clone());
         if store.get(&name)?.is_some() {
             return Ok(digest);
@@ -494,12 +387,6 @@ impl Puller<'_> {
     }
 }
 
-/// A variable of an image; what is none is dropped.
-fn variable(pair: &str) -> Option<(String, String)> {
-    let (name, value) = pair.split_once('=')?;
-    (!name.is_empty() && !value.is_empty()).then(|| (name.to_owned(), value.to_owned()))
-}
-
 /// Pieces that arrive, as a reader for a thread.
 struct Pieces {
     waiting: mpsc::Receiver<Bytes>,
@@ -557,14 +444,6 @@ mod tests {
         ] {
             let (image, is_plain) = located(&config, reference.parse().unwrap());
             assert_eq!((image.whole().as_str(), is_plain), (expected, plain));
-        }
-    }
-
-    #[test]
-    fn what_is_no_variable_is_dropped() {
-        assert_eq!(variable("A=b=c"), Some(("A".to_owned(), "b=c".to_owned())));
-        for none in ["A", "=x", "A=", ""] {
-            assert_eq!(variable(none), None);
         }
     }
 }
