@@ -40,6 +40,7 @@ impl Control {
         self.store.checkpoint().await?;
         if purge {
             self.purge(Timestamp::now()).await?;
+            self.collect_layers(Timestamp::now()).await?;
         }
         Ok(())
     }

@@ -802,3 +802,44 @@ async fn variables_of_the_build_are_those_of_its_sandboxes() {
         "builds that start from it get all of them"
     );
 }
+
+#[tokio::test]
+async fn a_template_is_had_as_an_image_by_who_may_use_it() {
+    let server = Server::start().await;
+    let build = server.built(json!({"name": "t", "tags": ["v1"]})).await;
+    for (reference, tag) in [
+        ("t%3Av1", "v1"),
+        (&format!("t%3A{}", build.build), &*build.build),
+    ] {
+        let path = format!("/templates/{reference}/image");
+        let image = server.get(&path).await;
+        assert_eq!(image.status, 200, "{}", image.text);
+        assert_eq!(image.text, format!("sha256-0 as {tag}"));
+        assert_eq!(image.header("content-type"), Some("application/x-tar"));
+        let length = image.text.len().to_string();
+        assert_eq!(image.header("content-length"), Some(length.as_str()));
+    }
+    let none = server.get("/templates/t/image").await.error(404);
+    assert!(none.starts_with("tag 'default' does not exist"), "{none}");
+    let path = format!("/templates/{}%3Av1/image", build.template);
+    let stranger = server.other_key().await;
+    let hidden = server.call_as(&stranger, "GET", &path, None).await;
+    assert!(hidden.error(404).ends_with("not found"));
+}
+
+#[tokio::test]
+async fn layers_of_templates_that_are_there_are_kept() {
+    let server = Server::start().await;
+    let build = server.built(json!({"name": "t"})).await;
+    let told = |server: &Server| server.builder.in_use.lock().unwrap().pop().unwrap();
+    let collect = async |after: i64| {
+        let at = Timestamp::now() + jiff::SignedDuration::from_secs(after);
+        server.control.collect_layers(at).await.unwrap();
+        told(&server).contains("sha256-0")
+    };
+    assert!(collect(0).await);
+    let path = format!("/templates/{}", build.template);
+    server.delete(&path).await.expect(204);
+    assert!(collect(0).await, "a create may be under way");
+    assert!(!collect(3601).await);
+}

@@ -215,13 +215,18 @@ impl Control {
             let archives = Arc::clone(&builds.archives);
             self.sweep("uploaded archives", move || archives.sweep())
                 .await;
-            self.collect_layers(builds, now).await?;
         }
         Ok(())
     }
 
-    /// Has the builder remove layers that nothing names.
-    async fn collect_layers(&self, builds: &Builds, now: Timestamp) -> Result<(), StoreError> {
+    /// Has the builder remove layers that nothing names, if it is the time for it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn collect_layers(&self, now: Timestamp) -> Result<(), StoreError> {
+        let Some(builds) = &self.building else {
+            return Ok(());
+        };
         let since = now.checked_sub(DELETED_GRACE).unwrap_or(Timestamp::MIN);
         let in_use = self.store.build_layers(since).await?;
         match builds.builder.collect(in_use).await {

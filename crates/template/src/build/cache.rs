@@ -58,8 +58,11 @@ pub(super) struct Cached {
 pub(super) struct Cache {
     dir: PathBuf,
     /// By scope and key.
-    making: Arc<Mutex<HashMap<(String, String), Weak<Lock>>>>,
+    making: Arc<Mutex<HashMap<Place, Weak<Lock>>>>,
 }
+
+/// A scope and a key.
+type Place = (String, String);
 
 type Lock = tokio::sync::Mutex<()>;
 

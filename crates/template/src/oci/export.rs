@@ -227,13 +227,16 @@ struct Packer<W> {
     linked: HashMap<(u64, u64), PathBuf>,
 }
 
+/// Names and values.
+type Attributes = Vec<(String, Vec<u8>)>;
+
 /// An entry that is about to be written.
 struct Entry<'a> {
     path: &'a Path,
     kind: EntryType,
     link: Option<Vec<u8>>,
     size: u64,
-    xattrs: Vec<(String, Vec<u8>)>,
+    xattrs: Attributes,
 }
 
 #[expect(
@@ -434,7 +437,7 @@ fn record(into: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// The attributes that images keep, and whether a directory hides what lies below it.
-fn attributes(file: &OwnedFd) -> io::Result<(Vec<(String, Vec<u8>)>, bool)> {
+fn attributes(file: &OwnedFd) -> io::Result<(Attributes, bool)> {
     let mut names = vec![0u8; MAX_XATTR];
     let length = match flistxattr(file, &mut names) {
         Err(Errno::OPNOTSUPP) => 0,
