@@ -93,7 +93,12 @@ async fn an_image_is_pulled_with_its_variables_and_deletions() {
         sent: zstd::encode_all(&*second, 1).unwrap(),
     };
     let env = ["FROM_IMAGE=yes", "PATH=/opt/bin:/usr/bin:/bin", "BROKEN"];
-    registry.image("team/image", vec![Layer::plain(root), empty(), zstd, empty()], &env, ARCH);
+    registry.image(
+        "team/image",
+        vec![Layer::plain(root), empty(), zstd, empty()],
+        &env,
+        ARCH,
+    );
 
     let check = "echo $FROM_IMAGE $PATH; id -un; pwd; cat /opt/new; ls /etc/debian_version; true";
     let steps = || vec![step("RUN", &[check])];
