@@ -74,6 +74,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "warren-client",
         &["warren-connect", "warren-types", "warren-wire"],
     ),
+    ("warren-mcp", &["warren-client", "warren-service"]),
     (
         "warren-envd",
         &["warren-connect", "warren-service", "warren-types"],

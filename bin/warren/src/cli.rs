@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Trust(address::Trust),
     /// Drive a sandbox through a running server and show the latency of each step.
     Demo(Connection),
+    /// Serve tools for AI agents by the Model Context Protocol.
+    Mcp(Mcp),
     /// Create, list, enter and end sandboxes.
     #[command(alias = "sbx", alias = "sandboxes", arg_required_else_help = true)]
     Sandbox(sandbox::Sandbox),
@@ -46,6 +48,21 @@ fn registry_mirror(text: &str) -> Result<(String, Mirror), String> {
     let (host, url) = text.split_once('=').ok_or("expected HOST=URL")?;
     let mirror = url.parse().map_err(|error: BadMirror| error.to_string())?;
     Ok((host.to_owned(), mirror))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mcp {
+    /// Template of sandboxes where a tool's call names none.
+    #[arg(long, default_value = "code-interpreter-v1", value_name = "NAME")]
+    pub(crate) template: String,
+
+    /// Serve HTTP here, at `/mcp`, instead of standard input and output. Requests bear the
+    /// API key, as `Authorization: Bearer KEY`.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }
 
 #[derive(Debug, Args)]

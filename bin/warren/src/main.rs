@@ -13,6 +13,7 @@ mod edge;
 mod egress;
 mod guest;
 mod interpreter;
+mod mcp;
 mod print;
 mod sandbox;
 mod template;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Trust(args) => trust::run(&args),
+        Command::Mcp(args) => mcp::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Template(args) => template::run(args),

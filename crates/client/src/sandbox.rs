@@ -11,6 +11,10 @@ use crate::client::{Client, LogQuery};
 use crate::commands::Commands;
 use crate::error::Error;
 use crate::files::Files;
+use crate::interpreter::Interpreter;
+
+/// Where the interpreter serves.
+const INTERPRETER_PORT: u16 = 49999;
 
 /// A sandbox that this client may use. Clones name the same one.
 #[derive(Clone)]
@@ -90,11 +94,33 @@ impl Sandbox {
         Files::new(self.agent())
     }
 
+    /// Runs code in it, if it is of a code-interpreter template.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: warren_client::Sandbox) -> Result<(), warren_client::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let limit = Duration::from_secs(30);
+    /// sandbox.interpreter().run("x = 20", None, limit).await?;
+    /// let execution = sandbox.interpreter().run("x + 1", None, limit).await?;
+    /// assert_eq!(execution.text(), Some("21"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn interpreter(&self) -> Interpreter {
+        Interpreter::new(self.agent_at(INTERPRETER_PORT))
+    }
+
     fn agent(&self) -> Agent {
+        self.agent_at(ENVD_PORT)
+    }
+
+    fn agent_at(&self, port: u16) -> Agent {
         Agent::new(
             self.client.clone(),
             self.wire.sandbox_id.clone(),
-            ENVD_PORT,
+            port,
             self.wire.envd_access_token.clone(),
         )
     }
