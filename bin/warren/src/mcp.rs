@@ -18,7 +18,9 @@ pub(crate) fn run(args: Mcp) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         template: args.template,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let Some(listen) = args.http else {

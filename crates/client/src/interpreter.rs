@@ -51,7 +51,8 @@ impl Execution {
     /// The text of the last line's value.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
-        let main = |result: &&Map<String, Value>| result.get("is_main_result") == Some(&true.into());
+        let main =
+            |result: &&Map<String, Value>| result.get("is_main_result") == Some(&true.into());
         self.results.iter().find(main)?.get("text")?.as_str()
     }
 
@@ -150,7 +151,10 @@ mod tests {
         ] {
             execution.take(line.as_bytes()).unwrap();
         }
-        assert_eq!((execution.stdout.as_str(), execution.stderr.as_str()), ("a\nb", "c"));
+        assert_eq!(
+            (execution.stdout.as_str(), execution.stderr.as_str()),
+            ("a\nb", "c")
+        );
         assert_eq!(execution.text(), Some("7"));
         assert_eq!(execution.results.len(), 2);
         assert_eq!(execution.error.as_ref().unwrap().name, "E");

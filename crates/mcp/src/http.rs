@@ -38,7 +38,9 @@ pub async fn serve_http(
     let router = axum::Router::new()
         .nest_service("/mcp", service)
         .layer(from_fn_with_state(Arc::new(key), authorized));
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop).await;
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await;
     tools.end().await.map_err(McpError::Kill)?;
     served.map_err(McpError::Listen)
 }

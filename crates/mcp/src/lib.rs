@@ -41,7 +41,11 @@ pub async fn serve_stdio(client: Client, settings: Settings) -> Result<(), McpEr
     let tools = Tools::new(client, settings);
     let begun = tools.clone().serve(rmcp::transport::stdio()).await;
     let ended = match begun {
-        Ok(conversation) => conversation.waiting().await.map(drop).map_err(McpError::Conversation),
+        Ok(conversation) => conversation
+            .waiting()
+            .await
+            .map(drop)
+            .map_err(McpError::Conversation),
         Err(error) => Err(McpError::Begin(Box::new(error))),
     };
     tools.end().await.map_err(McpError::Kill)?;

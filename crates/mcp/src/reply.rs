@@ -39,12 +39,21 @@ pub(crate) fn failure(error: &Error) -> CallToolResult {
 
 pub(crate) fn command(output: &Output) -> CallToolResult {
     let mut parts = Vec::new();
-    for (name, content) in [("stdout", output.stdout_text()), ("stderr", output.stderr_text())] {
+    for (name, content) in [
+        ("stdout", output.stdout_text()),
+        ("stderr", output.stderr_text()),
+    ] {
         if !content.is_empty() {
-            parts.push(ContentBlock::text(format!("{name}:\n{}", shorten(&content))));
+            parts.push(ContentBlock::text(format!(
+                "{name}:\n{}",
+                shorten(&content)
+            )));
         }
     }
-    parts.push(ContentBlock::text(format!("exit code: {}", output.exit.code)));
+    parts.push(ContentBlock::text(format!(
+        "exit code: {}",
+        output.exit.code
+    )));
     if output.exit.code == 0 {
         CallToolResult::success(parts)
     } else {
@@ -66,7 +75,9 @@ pub(crate) fn execution(execution: &Execution) -> CallToolResult {
                 parts.push(ContentBlock::image(data, mime));
             }
         }
-        let shown = ["text", "markdown", "latex", "svg", "html"].into_iter().find_map(field);
+        let shown = ["text", "markdown", "latex", "svg", "html"]
+            .into_iter()
+            .find_map(field);
         if let Some(shown) = shown {
             parts.push(ContentBlock::text(shorten(shown)));
         }

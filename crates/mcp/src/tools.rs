@@ -167,7 +167,11 @@ impl Tools {
     #[tool(description = "Make a sandbox: an isolated Linux machine. Returns its id.")]
     async fn create_sandbox(&self, Parameters(ask): Parameters<Create>) -> Answer {
         let secs = ask.timeout_seconds.unwrap_or(LIFE_SECS);
-        answer(self.create(ask.template, secs).await.map(|made| reply::text(made.id())))
+        answer(
+            self.create(ask.template, secs)
+                .await
+                .map(|made| reply::text(made.id())),
+        )
     }
 
     #[tool(description = "List the sandboxes that run or are paused.")]
@@ -178,7 +182,11 @@ impl Tools {
             for sandbox in page.sandboxes.iter().take(LIST_LIMIT) {
                 let template = sandbox.alias.as_deref().unwrap_or(&sandbox.template_id);
                 // Writing to a string can't fail.
-                let _ = writeln!(text, "{} {template} {:?} until {}", sandbox.sandbox_id, sandbox.state, sandbox.end_at);
+                let _ = writeln!(
+                    text,
+                    "{} {template} {:?} until {}",
+                    sandbox.sandbox_id, sandbox.state, sandbox.end_at
+                );
             }
             reply::text(if text.is_empty() { "none" } else { &text })
         }))
@@ -187,7 +195,13 @@ impl Tools {
     #[tool(description = "Kill a sandbox and everything in it.")]
     async fn kill_sandbox(&self, Parameters(ask): Parameters<OfSandbox>) -> Answer {
         let killed = self.client.kill(&ask.sandbox_id).await;
-        answer(killed.map(|was| reply::text(if was { "killed" } else { "there is no such sandbox" })))
+        answer(killed.map(|was| {
+            reply::text(if was {
+                "killed"
+            } else {
+                "there is no such sandbox"
+            })
+        }))
     }
 
     #[tool(description = "List the templates that sandboxes can be made of.")]
@@ -196,18 +210,29 @@ impl Tools {
         answer(all.map(|all| {
             let names: Vec<_> = all
                 .iter()
-                .map(|template| template.names.first().unwrap_or(&template.template_id).clone())
+                .map(|template| {
+                    template
+                        .names
+                        .first()
+                        .unwrap_or(&template.template_id)
+                        .clone()
+                })
                 .collect();
             reply::text(&names.join("\n"))
         }))
     }
 
-    #[tool(description = "Run code in a stateful interpreter: variables and imports stay between calls. Plots come back as images.")]
+    #[tool(
+        description = "Run code in a stateful interpreter: variables and imports stay between calls. Plots come back as images."
+    )]
     async fn run_code(&self, Parameters(ask): Parameters<RunCode>) -> Answer {
         let limit = Duration::from_secs(ask.timeout_seconds.unwrap_or(RUN_SECS));
         let run = async {
             let sandbox = self.sandbox(ask.sandbox_id.as_deref()).await?;
-            sandbox.interpreter().run(&ask.code, ask.language.as_deref(), limit).await
+            sandbox
+                .interpreter()
+                .run(&ask.code, ask.language.as_deref(), limit)
+                .await
         };
         answer(run.await.map(|execution| reply::execution(&execution)))
     }
@@ -251,7 +276,10 @@ impl Tools {
     }
 
     #[tool(description = "Write a file, replacing what is there.")]
-    async fn write_file(&self, Parameters(ask): Parameters<WriteFile>) -> Result<Answer, rmcp::ErrorData> {
+    async fn write_file(
+        &self,
+        Parameters(ask): Parameters<WriteFile>,
+    ) -> Result<Answer, rmcp::ErrorData> {
         let content = if ask.base64 {
             STANDARD.decode(&ask.content).map_err(|error| {
                 rmcp::ErrorData::invalid_params(format!("content is not base64: {error}"), None)
@@ -264,7 +292,11 @@ impl Tools {
             let sandbox = self.sandbox(ask.sandbox_id.as_deref()).await?;
             sandbox.files().write(&ask.path, content).await
         };
-        Ok(answer(write.await.map(|()| reply::text(&format!("{length} bytes written")))))
+        Ok(answer(
+            write
+                .await
+                .map(|()| reply::text(&format!("{length} bytes written"))),
+        ))
     }
 
     #[tool(description = "List a directory.")]
@@ -276,7 +308,11 @@ impl Tools {
         answer(list.await.map(|entries| {
             let mut text = String::new();
             for entry in entries {
-                let mark = if entry.r#type == FileType::Directory as i32 { "/" } else { "" };
+                let mark = if entry.r#type == FileType::Directory as i32 {
+                    "/"
+                } else {
+                    ""
+                };
                 // Writing to a string can't fail.
                 let _ = writeln!(text, "{}{mark} {}", entry.name, entry.size);
             }
