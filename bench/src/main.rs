@@ -105,6 +105,24 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     if wanted("interpreter") {
         interpreter(args, scale, report).await?;
     }
+    if wanted("pause") || wanted("fork") || wanted("snapshot") {
+        let server = start(&["--warm", "4", "--slots", "32"]).await?;
+        if wanted("pause") {
+            scenarios::lifecycle::in_memory(&server, 200 / scale, report).await?;
+        }
+        if wanted("fork") {
+            scenarios::lifecycle::fork(&server, 10 / scale.min(3), report).await?;
+        }
+        if wanted("snapshot") {
+            scenarios::lifecycle::snapshot(&server, 20 / scale.min(4), report).await?;
+        }
+        server.stop().await?;
+    }
+    if wanted("disk") {
+        let server = start(&["--warm", "2", "--slots", "8", "--pause-to-disk-secs", "0"]).await?;
+        scenarios::lifecycle::from_disk(&server, 20 / scale.min(4), report).await?;
+        server.stop().await?;
+    }
     for peer in ["crun", "runsc"] {
         if wanted(&format!("peer-{peer}")) {
             peers::measure_here(peer, &args.layers_dir, args.quick, report)?;

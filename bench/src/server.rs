@@ -70,6 +70,17 @@ impl Server {
         bail!("the server did not become healthy");
     }
 
+    /// Where the server keeps captures.
+    pub(crate) fn captures(&self) -> std::path::PathBuf {
+        let data = self.dir.path().join("data");
+        let pool = data.join("pool/disks/captures");
+        if pool.exists() {
+            pool
+        } else {
+            data.join("disks/captures")
+        }
+    }
+
     /// Resident memory of the server in bytes.
     pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
         let pid = self.child.id().context("the server has ended")?;

@@ -55,6 +55,34 @@ impl Api {
         Ok(serde_json::from_slice(&body)?)
     }
 
+    /// Posts a body that must be taken, and gives the answer's.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<serde_json::Value> {
+        let request = self.http.post(format!("{}{path}", self.url));
+        let request = request.header("x-api-key", &self.key).json(body);
+        let answer = request.send().await?;
+        let status = answer.status();
+        let body = answer.bytes().await?;
+        let text = String::from_utf8_lossy(&body);
+        anyhow::ensure!(status.is_success(), "{path} answered {status}: {text}");
+        if body.is_empty() {
+            return Ok(serde_json::Value::Null);
+        }
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Deletes something.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let request = self.http.delete(format!("{}{path}", self.url));
+        let answer = request.header("x-api-key", &self.key).send().await?;
+        let status = answer.status();
+        anyhow::ensure!(status.is_success(), "{path} answered {status}");
+        Ok(())
+    }
+
     /// Kills a sandbox.
     pub(crate) async fn kill(&self, sandbox: &Sandbox) -> anyhow::Result<()> {
         let answer = self

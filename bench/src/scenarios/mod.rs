@@ -4,4 +4,5 @@ pub(crate) mod command;
 pub(crate) mod create;
 pub(crate) mod idle;
 pub(crate) mod interpreter;
+pub(crate) mod lifecycle;
 pub(crate) mod transfer;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +19,9 @@ use crate::{
     AdoptError, Attachment, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed,
     Dial, ExitCause, Record, Restored, Runtime, RuntimeError, Sandbox, SweepReport, Usage,
 };
+
+/// How often an agent that is frozen looks whether it still is.
+const FROZEN_LOOK: Duration = Duration::from_millis(5);
 
 /// What becomes of a command that an agent is asked to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +54,44 @@ struct HostState {
     log_dir: PathBuf,
     frozen: HashSet<SandboxId>,
     attached: HashMap<SandboxId, Vec<(String, bool)>>,
-    captures: HashMap<PathBuf, CaptureInfo>,
+    captures: HashMap<PathBuf, (CaptureInfo, World)>,
+    worlds: HashMap<SandboxId, World>,
     checkpoint_refusal: Option<String>,
     capture_failures: VecDeque<io::ErrorKind>,
+}
+
+/// What is in a sandbox, as far as the words of the suite for runtimes reach.
+#[derive(Debug, Clone, Default)]
+struct World {
+    files: HashMap<String, String>,
+    memory: String,
+}
+
+impl World {
+    /// Does what a line of the suite asks for, within a limit of the disk in MiB.
+    fn answer(&mut self, line: &str, limit: u32) -> Result<String, String> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (path, content) = rest.split_once(' ').unwrap_or((rest, ""));
+        match word {
+            "=write" => {
+                self.files.insert(path.to_owned(), content.to_owned());
+                Ok(String::new())
+            }
+            "=read" => self
+                .files
+                .get(path)
+                .cloned()
+                .ok_or("No such file".to_owned()),
+            "=fill" if content.parse::<u32>().is_ok_and(|mib| mib < limit) => Ok(String::new()),
+            "=fill" => Err("No space left on device".to_owned()),
+            "=remember" => {
+                rest.clone_into(&mut self.memory);
+                Ok(String::new())
+            }
+            "=recall" => Ok(self.memory.clone()),
+            _ => Err(format!("no such word: {word}")),
+        }
+    }
 }
 
 impl FakeHost {
@@ -193,6 +232,8 @@ pub struct FakeSandbox {
 async fn serve_agent(
     listener: std::net::TcpListener,
     host: FakeHost,
+    id: SandboxId,
+    disk_mib: u32,
     mut exit: watch::Receiver<Option<ExitCause>>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else {
@@ -207,24 +248,45 @@ async fn serve_agent(
             return;
         };
         let (answering, mut exit) = (host.clone(), exit.clone());
+        let id = id.clone();
         host.agents.spawn(async move {
             tokio::select! {
                 _ = async { exit.wait_for(Option::is_some).await.map(drop) } => {}
                 // A client that goes away is no failure.
-                _ = answer(stream, &answering) => {}
+                _ = answer(stream, &answering, &id, disk_mib) => {}
             }
         });
     }
 }
 
-async fn answer(mut stream: TcpStream, host: &FakeHost) -> io::Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    host: &FakeHost,
+    id: &SandboxId,
+    disk_mib: u32,
+) -> io::Result<()> {
     let mut request = Vec::new();
     while !is_whole(&request) {
         if stream.read_buf(&mut request).await? == 0 {
             return Ok(());
         }
     }
+    // One that is frozen answers when it runs again.
+    while host.lock().frozen.contains(id) {
+        tokio::time::sleep(FROZEN_LOOK).await;
+    }
     let request = String::from_utf8_lossy(&request);
+    if request.starts_with('=') {
+        let answer = {
+            let mut state = host.lock();
+            let world = state.worlds.entry(id.clone()).or_default();
+            match world.answer(request.trim_end(), disk_mib) {
+                Ok(text) => format!("{text}\n=0\n"),
+                Err(text) => format!("{text}\n=1\n"),
+            }
+        };
+        return stream.write_all(answer.as_bytes()).await;
+    }
     if !request.starts_with("POST /process.Process/Start ") {
         let status = host.lock().agent_status;
         let answer =
@@ -259,6 +321,9 @@ async fn answer(mut stream: TcpStream, host: &FakeHost) -> io::Result<()> {
 
 /// Whether a request has come in with its whole body.
 fn is_whole(request: &[u8]) -> bool {
+    if request.starts_with(b"=") {
+        return request.ends_with(b"\n");
+    }
     let text = String::from_utf8_lossy(request).to_lowercase();
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return false;
@@ -336,10 +401,13 @@ impl Runtime for FakeRuntime {
             address,
             exit,
         };
-        self.host.lock().alive.insert(spec.id, sandbox.clone());
         self.host
-            .agents
-            .spawn(serve_agent(listener, self.host.clone(), exited));
+            .lock()
+            .alive
+            .insert(spec.id.clone(), sandbox.clone());
+        let (host, disk_mib) = (self.host.clone(), spec.resources.disk_mib);
+        let agent = serve_agent(listener, host, spec.id, disk_mib, exited);
+        self.host.agents.spawn(agent);
         Ok(sandbox)
     }
 
@@ -394,14 +462,31 @@ impl Runtime for FakeRuntime {
             }
             state.restores += 1;
         }
+        let id = spec.id.clone();
         let sandbox = self.boot(spec).await?;
+        let world = {
+            let state = self.host.lock();
+            let (_, world) = state
+                .captures
+                .get(from)
+                .ok_or_else(|| RuntimeError::NoCapture(from.to_owned()))?;
+            World {
+                memory: if memory {
+                    world.memory.clone()
+                } else {
+                    String::new()
+                },
+                files: world.files.clone(),
+            }
+        };
+        self.host.lock().worlds.insert(id, world);
         sandbox.attach(mounts).await?;
         Ok(Restored { sandbox, memory })
     }
 
     async fn inspect_capture(&self, capture: &Path) -> Result<CaptureInfo, RuntimeError> {
         let state = self.host.lock();
-        let found = state.captures.get(capture).cloned();
+        let found = state.captures.get(capture).map(|(info, _)| info.clone());
         found.ok_or_else(|| RuntimeError::NoCapture(capture.to_owned()))
     }
 
@@ -578,7 +663,14 @@ impl Sandbox for FakeSandbox {
             step: "capture the disk".to_owned(),
             source,
         })?;
-        state.captures.insert(into.to_owned(), info.clone());
+        let world = state
+            .worlds
+            .get(&self.record.id)
+            .cloned()
+            .unwrap_or_default();
+        state
+            .captures
+            .insert(into.to_owned(), (info.clone(), world));
         Ok(info)
     }
 

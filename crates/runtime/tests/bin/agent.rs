@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use rustix::fs::inotify;
 
@@ -57,6 +57,34 @@ fn event() -> String {
     }
 }
 
+/// What the agent was told to remember: it is in memory alone.
+static MEMORY: Mutex<String> = Mutex::new(String::new());
+
+/// The words of the suite that every runtime must pass.
+fn word(line: &str) -> Option<std::io::Result<String>> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let (path, content) = rest.split_once(' ').unwrap_or((rest, ""));
+    Some(match word {
+        "=write" => std::fs::write(path, content).map(|()| String::new()),
+        "=read" => std::fs::read_to_string(path),
+        "=fill" => fill(path, content).map(|()| String::new()),
+        "=remember" => {
+            *MEMORY.lock().expect("nobody panics") = rest.to_owned();
+            Ok(String::new())
+        }
+        "=recall" => Ok(MEMORY.lock().expect("nobody panics").clone()),
+        _ => return None,
+    })
+}
+
+fn fill(path: &str, mib: &str) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    for _ in 0..mib.parse().map_err(std::io::Error::other)? {
+        file.write_all(&[0; 1 << 20])?;
+    }
+    Ok(())
+}
+
 fn main() {
     let args: Vec<_> = std::env::args().collect();
     let mut key = String::new();
@@ -76,11 +104,18 @@ fn main() {
             if reader.read_line(&mut line).is_err() || line.is_empty() {
                 return;
             }
-            let word = line.trim_end();
-            let own = if let Some(dir) = word.strip_prefix("=watch ") {
+            let text = line.trim_end();
+            if let Some(done) = word(line.trim_end()) {
+                let _gone = match done {
+                    Ok(text) => write!(&stream, "{text}\n=0\n"),
+                    Err(error) => write!(&stream, "{error}\n=1\n"),
+                };
+                return;
+            }
+            let own = if let Some(dir) = text.strip_prefix("=watch ") {
                 Some(watch(dir))
             } else {
-                (word == "=event").then(event)
+                (text == "=event").then(event)
             };
             if let Some(answer) = own {
                 let _gone = write!(&stream, "{answer}\n=0\n");

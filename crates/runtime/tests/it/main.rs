@@ -14,3 +14,4 @@ mod layers;
 mod leaks;
 mod lifecycle;
 mod speed;
+mod suite;
