@@ -90,6 +90,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-control",
             "warren-dashboard",
             "warren-egress",
+            "warren-mcp",
             "warren-node",
             "warren-proxy",
             "warren-runtime",
