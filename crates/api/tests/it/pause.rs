@@ -447,7 +447,8 @@ async fn idle_sandboxes_that_traffic_wakes_are_paused_when_memory_is_short() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert_eq!(server.listed("?state=paused").await, [idle.clone()]);
+    let paused = server.listed("?state=paused").await;
+    assert_eq!(paused, std::slice::from_ref(&idle));
     let mut running = server.listed("?state=running").await;
     running.sort();
     let mut expected = vec![busy, kept];
