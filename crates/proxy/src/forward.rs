@@ -1,10 +1,15 @@
 //! The proxy itself: from a request to the guest's response or a refusal.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::EXPECT;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use tracing::debug;
 use warren_service::{CancellationToken, Chain, Tasks};
 use warren_types::ENVD_PORT;
@@ -24,6 +29,10 @@ use crate::tunnel::{Upgrade, tunnel};
 
 /// How long tunnels get to end after they were cut.
 const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// What is read of the body of a refused request, and for how long.
+const DISCARD_BYTES: usize = 64 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Settings of the proxy.
 #[derive(Debug, Clone)]
@@ -53,6 +62,35 @@ struct Inner {
     connections: Arc<ConnectionLimit>,
     tasks: Tasks,
     cut: CancellationToken,
+}
+
+/// Where a request may go.
+struct Admitted {
+    host: String,
+    target: Target,
+    route: Arc<Route>,
+    permits: Permits,
+}
+
+/// Reads a short body to its end: a client that is still writing when the connection closes
+/// gets an error in place of the refusal.
+async fn discard(request: Request<Incoming>) {
+    // Who waits to be asked for the body is not writing.
+    if request.headers().contains_key(EXPECT) {
+        return;
+    }
+    let mut body = request.into_body();
+    let read = async {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // A slow or long body is not worth the wait.
+    let _late = timeout(DISCARD_TIME, read).await;
 }
 
 impl Proxy {
@@ -96,10 +134,32 @@ impl Proxy {
 
 impl Inner {
     async fn serve(&self, request: Request<Incoming>) -> Result<Response<ProxyBody>, Refusal> {
+        let admitted = match self.admit(&request).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                discard(request).await;
+                return Err(refusal);
+            }
+        };
+        let Admitted {
+            host,
+            target,
+            route,
+            permits,
+        } = admitted;
+        tokio::select! {
+            biased;
+            () = route.run.cancelled() => Err(Refusal::NotFound { id: target.id.clone() }),
+            result = self.forward(request, &host, &target, &route, permits) => result,
+        }
+    }
+
+    /// Decides whether and where a request may go.
+    async fn admit<B>(&self, request: &Request<B>) -> Result<Admitted, Refusal> {
         if request.method() == Method::CONNECT {
             return Err(Refusal::Method);
         }
-        let host = request_host(&request).ok_or(Refusal::Malformed(TargetError::InvalidHost))?;
+        let host = request_host(request).ok_or(Refusal::Malformed(TargetError::InvalidHost))?;
         let host = host.to_owned();
         let target = parse_target(&host, request.headers()).map_err(Refusal::Malformed)?;
         if target.port == ENVD_PORT
@@ -107,7 +167,7 @@ impl Inner {
         {
             return Err(Refusal::Reserved { path });
         }
-        let route = self.resolve(&target, &request).await?;
+        let route = self.resolve(&target, request).await?;
         let id = &target.id;
         let token = route.traffic_access_token.as_ref();
         match check_traffic_token(token, target.port, request.headers()) {
@@ -116,11 +176,12 @@ impl Inner {
             Err(TokenError::Invalid) => return Err(Refusal::TokenInvalid { id: id.clone() }),
         }
         let permits = self.permits(&target, &route)?;
-        tokio::select! {
-            biased;
-            () = route.run.cancelled() => Err(Refusal::NotFound { id: id.clone() }),
-            result = self.forward(request, &host, &target, &route, permits) => result,
-        }
+        Ok(Admitted {
+            host,
+            target,
+            route,
+            permits,
+        })
     }
 
     async fn resolve<B>(
