@@ -1,7 +1,8 @@
 //! What becomes of sandboxes, written down together with the event that tells of it.
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
+use sqlx::{Sqlite, Transaction};
 use warren_types::{EventKind, RunId, SandboxEnd, SandboxId};
 
 use crate::error::query;
@@ -188,15 +189,8 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await
             .map_err(query(ACTION))?;
-        let Some(subject) = subject else {
-            return Ok(());
-        };
-        let data = subject.with("set_timeout", json!(end_at))?;
-        let now = Timestamp::now();
-        let told = events::write(&mut tx, &subject, EventKind::Updated, now, &data).await?;
-        tx.commit().await.map_err(query(ACTION))?;
-        self.delivered_later(told);
-        Ok(())
+        self.updated(tx, ACTION, subject, ("set_timeout", json!(end_at)))
+            .await
     }
 
     /// Replaces the network settings of a sandbox.
@@ -222,14 +216,26 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await
             .map_err(query(ACTION))?;
+        // Settings hold addresses and passwords of proxies: only that they changed is told.
+        self.updated(tx, ACTION, subject, ("update_network", json!(true)))
+            .await
+    }
+
+    /// Commits a change with its event; without a subject nothing was changed.
+    async fn updated(
+        &self,
+        mut tx: Transaction<'_, Sqlite>,
+        action: &'static str,
+        subject: Option<Subject>,
+        (field, value): (&str, Value),
+    ) -> Result<(), StoreError> {
         let Some(subject) = subject else {
             return Ok(());
         };
-        // Settings hold addresses and passwords of proxies: only that they changed is told.
-        let data = subject.with("update_network", json!(true))?;
+        let data = subject.with(field, value)?;
         let now = Timestamp::now();
         let told = events::write(&mut tx, &subject, EventKind::Updated, now, &data).await?;
-        tx.commit().await.map_err(query(ACTION))?;
+        tx.commit().await.map_err(query(action))?;
         self.delivered_later(told);
         Ok(())
     }
