@@ -17,8 +17,6 @@ use instant_acme::{
 };
 use jiff::Timestamp;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -27,6 +25,7 @@ use warren_service::Chain;
 use x509_parser::pem::Pem;
 
 use crate::authority::write;
+use crate::certificates::of_own_key;
 use crate::files::{Files, FilesError, certified};
 use crate::{Certificates, Zone};
 
@@ -374,9 +373,7 @@ fn challenge_certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, Acme
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
-    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let signer = any_supported_type(&der).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
-    Ok(CertifiedKey::new(vec![certificate.der().clone()], signer))
+    Ok(of_own_key(vec![certificate.der().clone()], &key)?)
 }
 
 /// Whether two thirds of the life of the first certificate are over, or it can't be read.

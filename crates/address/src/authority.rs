@@ -18,11 +18,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
-use rustls::crypto::ring::sign::any_ecdsa_type;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
+use crate::certificates::of_own_key;
 use crate::is_within;
 
 /// Days a certificate of the server is valid: less than any client's limit.
@@ -193,12 +193,8 @@ impl Authority {
             .distinguished_name
             .push(DnType::OrganizationName, "Warren");
         let leaf = params.signed_by(&self.key, &self.issuer)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let signer = any_ecdsa_type(&key).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
-        Ok(CertifiedKey::new(
-            vec![leaf.der().clone(), self.certificate.clone()],
-            signer,
-        ))
+        let chain = vec![leaf.der().clone(), self.certificate.clone()];
+        Ok(of_own_key(chain, &self.key)?)
     }
 }
 

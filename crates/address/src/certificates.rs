@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rcgen::KeyPair;
 use rustls::ServerConfig;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -73,6 +76,16 @@ impl Certificates {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
         config
     }
+}
+
+/// A chain that was made here, with its key.
+pub(crate) fn of_own_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+) -> Result<CertifiedKey, rcgen::Error> {
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let signer = any_supported_type(&der).map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
+    Ok(CertifiedKey::new(chain, signer))
 }
 
 impl ResolvesServerCert for Inner {
