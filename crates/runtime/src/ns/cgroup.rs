@@ -23,6 +23,10 @@ const REMOVE_ATTEMPTS: u32 = 50;
 const REMOVE_PAUSE: Duration = Duration::from_millis(4);
 /// A process that does not stop by then sleeps in the kernel, as on a dead disk.
 const FREEZE_LIMIT: Duration = Duration::from_secs(5);
+/// How often a frozen group may run on for the end of a vfork, and for how long the first
+/// time; each time it is longer by as much. About a second in all.
+const SETTLE_ATTEMPTS: u32 = 30;
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Where this instance's groups are.
 #[derive(Debug, Clone)]
@@ -287,6 +291,46 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Freezes the group such that no thread is in the middle of a vfork: the kernel counts one
+    /// that waits for its child as frozen, but nobody can trace it until the child has gone on.
+    /// Lets a frozen group run for an instant where needed, at most [`SETTLE_ATTEMPTS`] times.
+    /// Tells which thread still waits after that. The group is frozen on return.
+    pub(crate) fn settle(&self) -> io::Result<Option<u32>> {
+        for attempt in 1..=SETTLE_ATTEMPTS {
+            self.freeze()?;
+            if self.in_vfork()?.is_none() {
+                return Ok(None);
+            }
+            self.thaw()?;
+            std::thread::sleep(SETTLE_PAUSE * attempt);
+        }
+        self.freeze()?;
+        self.in_vfork()
+    }
+
+    /// A thread of the frozen group that waits for a child it has vforked. What is frozen in
+    /// any other way waits interruptibly.
+    fn in_vfork(&self) -> io::Result<Option<u32>> {
+        let threads = fs::read_to_string(self.v2.join("cgroup.threads"))?;
+        for thread in threads.lines() {
+            let stat = match fs::read_to_string(format!("/proc/{thread}/stat")) {
+                // Killed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) =>
+                {
+                    continue;
+                }
+                other => other?,
+            };
+            // The kernel counts it from a moment before it waits.
+            if matches!(state(&stat), Some('D' | 'R')) {
+                return Ok(thread.parse().ok());
+            }
+        }
+        Ok(None)
+    }
+
     /// Lets the processes of the group run.
     pub(crate) fn thaw(&self) -> io::Result<()> {
         self.write_freeze(false)
@@ -393,6 +437,11 @@ impl Cgroup {
     }
 }
 
+/// The state in a thread's `stat` file. Its name, before it, may hold anything.
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// The number after `name` in the kernel's "name number" lines; 0 when it is not listed.
 fn field(text: &str, name: &str) -> u64 {
     text.lines()
@@ -466,6 +515,13 @@ mod tests {
                 ("memory", PathBuf::from("/sys/fs/cgroup/memory")),
             ]
         );
+    }
+
+    #[test]
+    fn the_state_is_found_behind_any_name() {
+        assert_eq!(state("12 (a) D) b) S 1 12 12 0"), Some('S'));
+        assert_eq!(state("12 (sh) D 1 12 12 0"), Some('D'));
+        assert_eq!(state("12 (sh"), None);
     }
 
     #[test]

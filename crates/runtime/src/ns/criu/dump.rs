@@ -16,7 +16,7 @@ use super::{
 use crate::RuntimeError;
 
 /// Processes that can't be stopped by then won't be.
-const STOP_SECONDS: &str = "30";
+const STOP_SECONDS: &str = "10";
 /// Deleted files that are still open are kept up to this size each.
 const DELETED_LIMIT: &str = "512M";
 const LOG: &str = "dump.log";
@@ -52,6 +52,13 @@ pub(crate) fn dump(
         .create(&images)
         .map_err(step)?;
     let process = Path::new("/proc").join(source.pid.to_string());
+    // CRIU would wait for it in vain: the child that it waits for is stopped already.
+    if let Some(thread) = source.cgroup.settle().map_err(step)? {
+        return Err(RuntimeError::NoCheckpoint(format!(
+            "the process {} waits for a child that it has vforked and that does not go on",
+            name_of(thread)
+        )));
+    }
     let agent = file_id(&process.join("exe")).map_err(step)?;
     let log = log_id(&process).map_err(step)?;
     let pids = source.cgroup.processes().map_err(step)?;
@@ -106,6 +113,12 @@ pub(crate) fn dump(
         volumes,
         processes: pids.len(),
     })
+}
+
+/// How a thread is called, for whoever owns the sandbox.
+fn name_of(thread: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{thread}/comm")).unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// A file without any name goes into the images. One that is open by a name that it lost

@@ -220,6 +220,10 @@ const KNOWN: &[(&str, &str)] = &[
         "a local socket leads out of the sandbox",
     ),
     ("No space left", "the disk is full"),
+    (
+        "Timeout reached",
+        "its processes could not be stopped in time",
+    ),
 ];
 
 #[cfg(test)]
