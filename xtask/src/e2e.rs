@@ -3,12 +3,12 @@
 mod clients;
 mod server;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::run::{command, run, workspace};
-use crate::{base, host, tools, up};
+use crate::run::{cargo, command, run, target_dir, workspace};
+use crate::{base, host, tools};
 
 pub(crate) use clients::Clients;
 use server::Server;
@@ -24,15 +24,22 @@ pub(crate) fn prepare() -> Result<Clients> {
 pub(crate) fn run_e2e(clients: &Clients) -> Result<()> {
     base::ensure()?;
     tools::ensure()?;
-    up::build()?;
+    let program = build_server()?;
     let scratch = tempfile::Builder::new()
         .prefix("warren-e2e-")
         .tempdir()
         .context("make a directory for the server")?;
-    let server = Server::start(scratch.path(), &base::layers_dir())?;
+    let server = Server::start(&program, scratch.path(), &base::layers_dir())?;
     let outcome = suites(clients, &server);
     server.stop()?;
     outcome
+}
+
+/// Builds the server as the workspace's tests have built most of it already: a release build
+/// would compile every dependency once more.
+fn build_server() -> Result<PathBuf> {
+    run(cargo(["build", "--locked", "--package", "warren"]))?;
+    Ok(target_dir().join("debug/warren"))
 }
 
 fn suites(clients: &Clients, server: &Server) -> Result<()> {

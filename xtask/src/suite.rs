@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::run::{cargo, command, run, say, succeeds};
-use crate::{base, e2e, host, tools, up};
+use crate::{base, e2e, host, tools};
 
 /// Prepares the machine, then runs the tests of the workspace and the end-to-end suites.
 pub(crate) fn test() -> Result<()> {
@@ -14,7 +14,6 @@ pub(crate) fn test() -> Result<()> {
     tools::ensure()?;
     let clients = e2e::prepare()?;
     workspace_tests()?;
-    up::build()?;
     e2e::run_e2e(&clients)
 }
 

@@ -16,22 +16,17 @@ pub(crate) fn up(args: &[OsString]) -> Result<()> {
     }
     host::install(&[host::SERVER])?;
     host::add_musl_target();
-    build()?;
-    let program = target_dir().join("release/warren");
-    let mut server = command(&program, ["up"]);
-    server.args(args);
-    Err(server.exec()).with_context(|| format!("run {}", program.display()))
-}
-
-/// Builds the release binary.
-pub(crate) fn build() -> Result<()> {
     run(cargo([
         "build",
         "--release",
         "--locked",
         "--package",
         "warren",
-    ]))
+    ]))?;
+    let program = target_dir().join("release/warren");
+    let mut server = command(&program, ["up"]);
+    server.args(args);
+    Err(server.exec()).with_context(|| format!("run {}", program.display()))
 }
 
 /// Runs this same command through sudo, keeping the toolchain's variables: root may have

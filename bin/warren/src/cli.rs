@@ -76,6 +76,10 @@ pub(crate) struct Up {
     )]
     pub(crate) data_dir: PathBuf,
 
+    /// Once ready, run code in a sandbox and show the latency of each step, then go on serving.
+    #[arg(long)]
+    pub(crate) demo: bool,
+
     /// Address of the one port for API and sandbox traffic.
     #[arg(
         long,

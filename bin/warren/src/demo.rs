@@ -2,21 +2,24 @@
 //! shows how long each took.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use warren_client::{Client, Event, NewSandbox};
+use warren_client::{Client, Config, Event, NewSandbox};
+use warren_service::Secret;
 
 use crate::cli::connection::Connection;
 use crate::connection::{self, NO_SERVER};
+use crate::up::local_url;
 
 const FILE: &str = "/tmp/greeting.txt";
 const CONTENT: &str = "hello from the host";
 /// Prints lines one by one, so that streaming can be seen.
 const SLOW_LINES: &str = "for i in 1 2 3; do echo line $i; sleep 0.2; done";
 
-/// Runs the demonstration.
+/// Runs the demonstration against a running server.
 pub(crate) fn run(args: Connection) -> anyhow::Result<ExitCode> {
     let client = connection::client(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -24,6 +27,19 @@ pub(crate) fn run(args: Connection) -> anyhow::Result<ExitCode> {
         .build()?;
     runtime.block_on(steps(&client))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the demonstration against the server that this process is. What fails is said, and
+/// no reason to end the server.
+pub(crate) async fn run_here(listen: SocketAddr, key: Secret) {
+    let url = local_url(listen);
+    let done = match Client::new(Config::new(url, key.expose().to_owned())) {
+        Ok(client) => steps(&client).await,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = done {
+        tracing::error!("the demonstration failed: {error:#}");
+    }
 }
 
 /// Prints a line of the demonstration.

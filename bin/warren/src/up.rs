@@ -35,6 +35,7 @@ use crate::builds;
 use crate::builtin;
 use crate::cli::Up;
 use crate::data::{DataDir, write_secret};
+use crate::demo;
 use crate::edge::LocalRoutes;
 use crate::egress;
 use crate::guest;
@@ -209,6 +210,9 @@ async fn start(args: Up) -> anyhow::Result<()> {
         },
     );
     tokio::pin!(serving);
+    if args.demo {
+        services.spawn(demo::run_here(listen, key));
+    }
     let mut signals = Signals::new()?;
     tokio::select! {
         _ = &mut serving => {}
@@ -391,19 +395,21 @@ async fn keep_key(
     key.context("no API key")
 }
 
-/// Tells how to use the server. The key goes to a terminal only: logs are kept.
-fn announce(listen: SocketAddr, key: &Secret, domain: Option<&String>) {
+/// The address at which clients on this machine reach a server that listens there.
+pub(crate) fn local_url(listen: SocketAddr) -> String {
     let host = if listen.ip().is_unspecified() {
         "localhost".to_owned()
+    } else if listen.is_ipv6() {
+        format!("[{}]", listen.ip())
     } else {
         listen.ip().to_string()
     };
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host
-    };
-    let url = format!("http://{host}:{}", listen.port());
+    format!("http://{host}:{}", listen.port())
+}
+
+/// Tells how to use the server. The key goes to a terminal only: logs are kept.
+fn announce(listen: SocketAddr, key: &Secret, domain: Option<&String>) {
+    let url = local_url(listen);
     let mut out = std::io::stdout().lock();
     let shown = format!(
         "Warren is ready at {url}\n\n  export E2B_API_URL={url}\n  export E2B_SANDBOX_URL={url}\n  export E2B_VOLUME_API_URL={url}\n  export E2B_API_KEY={}\n",

@@ -4,6 +4,7 @@ Every test runs servers of its own and compares the host before and after, so no
 else may run beside it.
 """
 
+import re
 import threading
 import time
 import uuid
@@ -34,6 +35,14 @@ def server(tmp_path):
 
 def usable(sandbox: Sandbox) -> bool:
     return sandbox.commands.run("echo usable", timeout=10).stdout == "usable\n"
+
+
+def test_a_server_can_show_itself_and_goes_on_serving(server):
+    server.start("--demo")
+    until(lambda: re.search(r"(?m)^kill +[0-9.]+ ms   gone$", server.log.read_text()), "the end of the demonstration")
+    assert re.search(r"(?m)^run a command +[0-9.]+ ms   user on Linux ", server.log.read_text())
+    assert usable(server.create())
+    assert len(server.listed()) == 1
 
 
 def test_a_crash_under_load_loses_no_acknowledged_sandbox(server):

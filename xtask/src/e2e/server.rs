@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::run::{say, target_dir};
+use crate::run::say;
 
 /// The first start of all makes templates from packages.
 const START_LIMIT: Duration = Duration::from_secs(1800);
@@ -35,9 +35,8 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts one and waits until it answers.
-    pub(crate) fn start(scratch: &Path, layers_dir: &Path) -> Result<Self> {
+    pub(crate) fn start(program: &Path, scratch: &Path, layers_dir: &Path) -> Result<Self> {
         let address = free_address()?;
-        let program = target_dir().join("release/warren");
         let key_file = scratch.join("api-key");
         let log = scratch.join("server.log");
         let output = File::create(&log).with_context(|| format!("make {}", log.display()))?;
@@ -45,7 +44,7 @@ impl Server {
             "starting a server on {address}, log {}",
             log.display()
         ));
-        let child = Command::new(&program)
+        let child = Command::new(program)
             .args(["up", "--end-sandboxes", "--listen", &address.to_string()])
             .args(["--templates", "code-interpreter-v1", "--wait-templates"])
             .arg("--data-dir")
@@ -61,7 +60,7 @@ impl Server {
             .with_context(|| format!("run {}", program.display()))?;
         let mut server = Self {
             child,
-            program,
+            program: program.to_owned(),
             layers_dir: layers_dir.to_owned(),
             address,
             key: String::new(),
