@@ -13,18 +13,19 @@ use crate::print::{json, line, local, printable, table};
 const PAGE: usize = 100;
 
 /// Lists sandboxes.
-pub(super) async fn run(client: &Client, args: List) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(client: &Client, args: List, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut query = query(&args.filter);
     query.template = args.template;
     query.started_after = args.started_after;
     query.oldest_first = args.order == Order::Asc;
     let (sandboxes, more) = collect(client, query, args.limit).await?;
-    match args.format {
+    let format = args.format.or_json(as_json);
+    match format {
         Format::Json => json(&sandboxes)?,
         Format::Pretty if sandboxes.is_empty() => line("No sandboxes found")?,
         Format::Pretty => show(&sandboxes)?,
     }
-    if more && args.format == Format::Pretty {
+    if more && format == Format::Pretty {
         line(&format!(
             "Showing first {} sandboxes. Use --limit to change.",
             args.limit
