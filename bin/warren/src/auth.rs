@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::json;
-use warren_client::{Client, Config, Error, ListQuery, Login, Team};
+use warren_client::{Client, Config, ListQuery, Login, Team};
 
 use crate::account::{self, Account, Identity};
 use crate::ask;
 use crate::cli::auth::{Auth, AuthCommand, Configure, Login as LoginArgs};
 use crate::cli::connection::Connection;
-use crate::connection::{self, NO_SERVER};
+use crate::connection::{self, reached};
 use crate::print::{self, line, printable, warning};
 
 /// Longest key that is read from standard input.
@@ -116,13 +116,6 @@ async fn keep_key(connection: &Connection) -> anyhow::Result<Account> {
     };
     client.list(&query).await.map_err(reached)?;
     Ok(Account::of_key(key, Timestamp::now()))
-}
-
-fn reached(error: Error) -> anyhow::Error {
-    match error {
-        error @ Error::Transport { .. } => anyhow::Error::new(error).context(NO_SERVER),
-        error => error.into(),
-    }
 }
 
 /// Signs in on the server's page.

@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use serde_json::json;
 use warren_client::{Client, NewSandbox};
 
 use crate::cli::Bench;
-use crate::connection::{self, NO_SERVER};
+use crate::connection::{self, reached};
 use crate::print::{self, line, table};
 
 /// Time that a sandbox has should this program be killed.
@@ -99,7 +98,7 @@ async fn one_by_one(
     let [(_, creates), (_, commands), (_, kills)] = &mut steps;
     for _ in 0..count {
         let start = Instant::now();
-        let sandbox = client.create(new).await.context(NO_SERVER)?;
+        let sandbox = client.create(new).await.map_err(reached)?;
         creates.0.push(start.elapsed());
         let start = Instant::now();
         let ran = sandbox.commands().run("true").await;

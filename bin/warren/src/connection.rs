@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{env, fs, io};
 
 use anyhow::{Context, bail};
-use warren_client::{Client, Config};
+use warren_client::{Client, Config, Error};
 
 use crate::account;
 use crate::cli::connection::Connection;
@@ -26,6 +26,14 @@ pub(crate) fn client(args: Connection) -> anyhow::Result<Client> {
     let mut config = Config::new(api_url, key);
     config.sandbox_url = sandbox_url;
     Ok(Client::new(config)?)
+}
+
+/// Adds a hint to the error of a call when the server was not reached.
+pub(crate) fn reached(error: Error) -> anyhow::Error {
+    match error {
+        error @ Error::Transport { .. } => anyhow::Error::new(error).context(NO_SERVER),
+        error => error.into(),
+    }
 }
 
 /// A hint for errors of the first call, when the server may not be there.
@@ -84,7 +92,7 @@ pub(crate) fn project(args: &Connection, named: Option<&str>) -> anyhow::Result<
 /// Refuses a project that was named and is not that of the key.
 pub(crate) async fn require_project(client: &Client, named: Option<&str>) -> anyhow::Result<()> {
     if let Some(id) = named {
-        client.templates(Some(id)).await?;
+        client.templates(Some(id)).await.map_err(reached)?;
     }
     Ok(())
 }

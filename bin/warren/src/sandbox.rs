@@ -13,12 +13,12 @@ mod terminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::json;
 use warren_client::{AutoResume, Client, Error, NewSandbox};
 
 use crate::cli::sandbox::{Create, Kill, OnTimeout, Pause, Sandbox, SandboxCommand};
-use crate::connection::{self, NO_SERVER};
+use crate::connection::{self, reached};
 use crate::print::{self, line, warning};
 use crate::template::project;
 
@@ -104,8 +104,7 @@ fn done(as_json: bool, value: &serde_json::Value, text: &str) -> anyhow::Result<
 fn found<T>(result: Result<T, Error>, id: &str) -> anyhow::Result<T> {
     match result {
         Err(error) if error.is_not_found() => bail!("Sandbox {id} wasn't found"),
-        Err(error @ Error::Transport { .. }) => Err(error).context(NO_SERVER),
-        result => Ok(result?),
+        result => result.map_err(reached),
     }
 }
 
@@ -129,10 +128,7 @@ async fn create(client: &Client, args: Create, as_json: bool) -> anyhow::Result<
         env_vars: Some(args.shell.env.iter().cloned().collect()),
         ..NewSandbox::default()
     };
-    let sandbox = client.create(&new).await.map_err(|error| match error {
-        error @ Error::Transport { .. } => anyhow::Error::new(error).context(NO_SERVER),
-        error => error.into(),
-    })?;
+    let sandbox = client.create(&new).await.map_err(reached)?;
     if args.detach {
         let made = json!({ "sandboxID": sandbox.id(), "template": template });
         return done(as_json, &made, sandbox.id());

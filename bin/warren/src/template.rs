@@ -18,7 +18,7 @@ use crate::ask;
 use crate::cli::connection::Connection;
 use crate::cli::sandbox::Format;
 use crate::cli::template::{Choice, List, Template, TemplateCommand};
-use crate::connection::{self, NO_SERVER};
+use crate::connection::{self, reached};
 use crate::print::{self, line, local, printable, table};
 
 /// Runs a command of the group.
@@ -74,7 +74,7 @@ async fn list(group: &Group, args: List) -> anyhow::Result<ExitCode> {
         .client
         .templates(project.as_deref())
         .await
-        .context(NO_SERVER)?;
+        .map_err(reached)?;
     for template in &mut templates {
         template.aliases.sort();
     }

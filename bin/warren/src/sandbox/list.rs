@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use warren_client::{Client, ListQuery, ListedSandbox, State};
 
 use crate::cli::sandbox::{Filter, Format, List, Order, StateName};
-use crate::connection::NO_SERVER;
+use crate::connection::reached;
 use crate::print::{json, line, local, printable, table};
 
 /// Sandboxes of one page.
@@ -63,7 +62,7 @@ pub(super) async fn collect(
             limit => PAGE.min(limit - all.len()),
         };
         query.limit = u32::try_from(wanted).ok();
-        let page = client.list(&query).await.context(NO_SERVER)?;
+        let page = client.list(&query).await.map_err(reached)?;
         all.extend(page.sandboxes);
         query.next_token = page.next_token;
         if query.next_token.is_none() || (limit != 0 && all.len() >= limit) {

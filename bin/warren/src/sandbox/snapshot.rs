@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use serde_json::json;
 use warren_client::{Client, SnapshotQuery};
 
 use super::{done, found};
 use crate::cli::sandbox::{Format, Snapshot};
-use crate::connection::NO_SERVER;
+use crate::connection::reached;
 use crate::print::{self, line, printable, table, warning};
 
 /// Snapshots of one page.
@@ -56,7 +55,7 @@ async fn list(
             limit => PAGE.min(limit - all.len()),
         };
         query.limit = u32::try_from(wanted).ok();
-        let (page, next) = client.snapshots(&query).await.context(NO_SERVER)?;
+        let (page, next) = client.snapshots(&query).await.map_err(reached)?;
         all.extend(page);
         query.next_token = next;
         if query.next_token.is_none() || (limit != 0 && all.len() >= limit) {
