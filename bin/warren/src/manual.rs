@@ -46,6 +46,6 @@ mod tests {
         let page = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert!(page("warren.1").contains("sandbox"));
         assert!(page("warren-sandbox-exec.1").contains("background"));
-        assert!(page("warren-auth-login.1").contains("E2B_DOCS_BASE"));
+        assert!(page("warren-auth-login.1").contains("browser"));
     }
 }
