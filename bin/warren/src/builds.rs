@@ -40,6 +40,7 @@ pub(crate) fn open(
         registries: RegistryConfig {
             mirrors: args.registry_mirror.iter().cloned().collect(),
             insecure: args.insecure_registry.clone(),
+            ecr_endpoint: args.ecr_endpoint.clone(),
         },
         images: args.images_dir.clone(),
         keep: own_layers(),

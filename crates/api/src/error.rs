@@ -129,11 +129,9 @@ impl From<TemplateError> for ApiError {
             E::NotFound(_) | E::Tag { .. } | E::NoSuchId(_) => StatusCode::NOT_FOUND,
             E::ForeignAlias | E::Foreign(_) => StatusCode::FORBIDDEN,
             E::Unprepared { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            E::Reference(_)
-            | E::Namespace { .. }
-            | E::TeamMismatch
-            | E::Capture(_)
-            | E::Page(_) => StatusCode::BAD_REQUEST,
+            E::Reference(_) | E::Namespace { .. } | E::TeamMismatch | E::Page(_) => {
+                StatusCode::BAD_REQUEST
+            }
         };
         Self::told(status, &error)
     }

@@ -20,7 +20,8 @@ impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin> Connection for T {}
 #[async_trait]
 pub trait BuildHost: Debug + Send + Sync {
     /// Boots a sandbox of `image` with a way to the internet, its agent initialised with the
-    /// image's user and directory but none of its variables.
+    /// image's user and directory but none of its variables. Of a capture it has the files,
+    /// whether or not memory was kept; no start command runs.
     async fn open_build(&self, image: &BuildImage) -> Result<Box<dyn BuildSandbox>, NodeError>;
 
     /// Layers of the sandboxes that run or are paused. Blocks on the disk.

@@ -64,9 +64,6 @@ pub enum TemplateError {
     /// Unknown, or private and another team's.
     #[error("template '{0}' not found")]
     NotFound(String),
-    /// Made from a sandbox, where one made of layers is needed.
-    #[error("template '{0}' is a snapshot of a sandbox, which builds can't start from")]
-    Capture(String),
     /// The server is making it, or could not.
     #[error("template '{name}' {how}")]
     Unprepared {

@@ -1,6 +1,6 @@
 //! Templates made from sandboxes, and copies of running sandboxes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -137,13 +137,22 @@ impl Control {
             Err(error) => return Err(self.refused(&record, error).await.into()),
         };
         let name = reference.map(|name| (team.slug.clone(), name.alias));
+        // A build that starts from it inherits what the source's steps set.
+        let source = self.store.build_get(record.build_id).await;
+        let build_env = match source {
+            Ok(source) => source.and_then(|(build, _)| build.content.build_env),
+            Err(error) => {
+                self.forget_capture(open.build).await;
+                return Err(error.into());
+            }
+        };
         let new = NewSnapshot {
             build_id: open.build,
             team_id: team.id,
             sandbox_id: id.clone(),
             name: name.clone(),
             tag: tag.clone(),
-            content: content(captured.image),
+            content: content(captured.image, build_env),
             at: Timestamp::now(),
         };
         fault::point("snapshot.captured");
@@ -285,7 +294,7 @@ impl Control {
             mounts,
             timeout,
             // Those of the source are in the capture.
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
             access_token: record.secure.then(|| self.config.token_key.clone()),
             network: policy.map_err(CreateError::from)?,
             private_traffic: record.private_traffic,
@@ -367,11 +376,11 @@ fn is_named(record: &SnapshotRecord, name: &TemplateRef, has_tag: bool) -> bool 
     is_it && (!has_tag || record.tag == tag)
 }
 
-fn content(image: BuildImage) -> BuildContent {
+fn content(image: BuildImage, build_env: Option<BTreeMap<String, String>>) -> BuildContent {
     BuildContent {
         layers: image.layers,
         env: image.env,
-        build_env: None,
+        build_env,
         default_user: image.default_user,
         default_workdir: image.default_workdir,
         start: image.start,

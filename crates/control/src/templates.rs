@@ -169,21 +169,7 @@ impl Control {
         image
     }
 
-    /// The build that another one starts from, with everything that it inherits.
-    pub(crate) async fn parent(
-        &self,
-        team: &Team,
-        text: &str,
-    ) -> Result<BuildImage, TemplateError> {
-        let image = self.image_of(team, text).await?;
-        if image.capture.is_some() {
-            // Its files are in the capture, which no layer can be put on.
-            return Err(TemplateError::Capture(text.to_owned()));
-        }
-        Ok(image)
-    }
-
-    /// A build with all its variables.
+    /// A build with all its variables, as another one that starts from it inherits them.
     pub(crate) async fn image_of(
         &self,
         team: &Team,

@@ -21,7 +21,20 @@ impl<R: Runtime> BuildHost for Node<R> {
             return Err(NodeError::Stopping);
         }
         let policy = NetworkPolicy::default();
-        let booted = self.booter().boot(image, policy).await?;
+        let booted = match image.capture {
+            None => self.booter().boot(image, policy).await?,
+            Some(_) => {
+                let image = BuildImage {
+                    start: None,
+                    ..image.clone()
+                };
+                let from = self.context.captures.build(image.build_id);
+                let booter = self.booter();
+                booter
+                    .restore(&image, policy, &from, None, Vec::new())
+                    .await?
+            }
+        };
         // Each step brings its own variables.
         let none = BTreeMap::new();
         booted.init(image, &none, self.events_address()).await?;

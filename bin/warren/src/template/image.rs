@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde_json::json;
 use warren_client::{Client, Template};
 
 use super::build::{finish, options, template_name};
 use crate::cli::template::{Export, Import};
-use crate::print::{self, line};
+use crate::print::line;
 
 /// A file that is removed unless it got its name.
 struct Draft(PathBuf);
@@ -22,11 +21,7 @@ impl Drop for Draft {
 }
 
 /// `warren template export`.
-pub(super) async fn export(
-    client: &Client,
-    args: &Export,
-    as_json: bool,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn export(client: &Client, args: &Export) -> anyhow::Result<ExitCode> {
     let output = &args.output;
     let mut name = output.file_name().context("name a file")?.to_owned();
     name.push(".part");
@@ -36,10 +31,6 @@ pub(super) async fn export(
     let length = client.export_template(&args.template, &mut file).await?;
     file.sync_all().await.with_context(told)?;
     std::fs::rename(&draft.0, output).with_context(told)?;
-    if as_json {
-        print::json(&json!({ "file": output, "bytes": length }))?;
-        return Ok(ExitCode::SUCCESS);
-    }
     line(&format!(
         "{}: {} MiB",
         output.display(),
@@ -49,11 +40,7 @@ pub(super) async fn export(
 }
 
 /// `warren template import`.
-pub(super) async fn import(
-    client: &Client,
-    args: Import,
-    as_json: bool,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn import(client: &Client, args: Import) -> anyhow::Result<ExitCode> {
     let name = template_name(&args.name)?;
     let mut template = Template::from_image_archive(&args.file)?;
     match (args.start, args.ready) {
@@ -61,6 +48,6 @@ pub(super) async fn import(
         (_, Some(ready)) => template = template.ready(ready),
         _ => {}
     }
-    finish(client, &template, options(&name, &args.limits), as_json).await?;
+    finish(client, &template, options(&name, &args.limits)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,14 +9,14 @@ use warren_template::build::{BuildFailure, Built, RegistryCredentials, Source};
 use crate::registry::{Layer, Registry, digest};
 use crate::support::{Stand, request, step};
 
-const ARCH: &str = if cfg!(target_arch = "x86_64") {
+pub(crate) const ARCH: &str = if cfg!(target_arch = "x86_64") {
     "amd64"
 } else {
     "arm64"
 };
 
 /// A tar archive of one entry, made by hand so that it may be anything.
-fn entry(path: &str, kind: tar::EntryType, text: &str) -> Vec<u8> {
+pub(crate) fn entry(path: &str, kind: tar::EntryType, text: &str) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());

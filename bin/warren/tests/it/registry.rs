@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -44,8 +45,14 @@ impl Layer {
 impl Registry {
     /// One that wants user `me` and password `secret`.
     pub(crate) fn private() -> Self {
+        Self::for_user("me", "secret")
+    }
+
+    /// One that wants this user and password.
+    pub(crate) fn for_user(user: &str, password: &str) -> Self {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         Self {
-            required: Some("Basic bWU6c2VjcmV0".to_owned()),
+            required: Some(format!("Basic {pair}")),
             ..Self::default()
         }
     }

@@ -68,6 +68,14 @@ impl Stand {
 
     /// One that speaks to these registries without TLS.
     pub(crate) async fn start_with(insecure: Vec<String>) -> Self {
+        Self::start_for(RegistryConfig {
+            insecure,
+            ..RegistryConfig::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn start_for(registries: RegistryConfig) -> Self {
         // What users are not told is here when a test fails. Another test may have set it up.
         tracing_subscriber::fmt().with_test_writer().try_init().ok();
         let dir = TempDir::new_in("/var/tmp").unwrap();
@@ -106,10 +114,7 @@ impl Stand {
             layers,
             shared: shared.clone(),
             mirror: base::DEFAULT_MIRROR.to_owned(),
-            registries: RegistryConfig {
-                insecure,
-                ..RegistryConfig::default()
-            },
+            registries,
             images: Some(dir.path().join("images")),
             keep: Vec::new(),
             collect: CollectLimits {

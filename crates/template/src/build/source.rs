@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci_client::secrets::RegistryAuth;
 use warren_cluster::BuildImage;
-use warren_service::Chain;
+use warren_service::{Chain, fault};
 use warren_types::LogLevel;
 
 use super::cache::State;
@@ -17,12 +17,14 @@ use super::port::{BuildFailure, RegistryCredentials, Source};
 use super::roots::{self, Root};
 use crate::agent::Program;
 use crate::base::{self, Progress};
-use crate::oci::{self, LocalImage, PullError, Pulled};
+use crate::oci::{self, EcrError, LocalImage, PullError, Pulled};
 
 const PROVISION_SCRIPT: &str = include_str!("scripts/provision.sh");
 const PROVISION_LIMIT: Duration = Duration::from_secs(600);
 const SUPPORTED: &str =
     "Supported are Debian, Ubuntu, Fedora, CentOS, Rocky Linux, AlmaLinux, Arch Linux and Alpine.";
+/// Told when what a template is made of is gone.
+const NO_BASE: &str = "error getting base template, you may need to rebuild it first";
 /// The name that references without a registry have.
 const DOCKER_HUB: &str = "docker.io";
 /// What `from_base_image` asks for: always at hand.
@@ -36,7 +38,7 @@ impl Build<'_> {
     /// The state that the first phase of a user starts from.
     pub(super) async fn base(&self, phase: &Phase) -> Result<State, BuildFailure> {
         match &self.request.source {
-            Source::Template { name, image } => self.template(phase, name, image),
+            Source::Template { name, image } => self.template(phase, name, image).await,
             Source::Image {
                 reference,
                 credentials,
@@ -44,7 +46,7 @@ impl Build<'_> {
         }
     }
 
-    fn template(
+    async fn template(
         &self,
         phase: &Phase,
         name: &str,
@@ -58,14 +60,52 @@ impl Build<'_> {
         };
         let state = State::new(key, image.layers.clone(), context);
         if !self.engine.has_layers(&state) {
-            let text = "error getting base template, you may need to rebuild it first";
-            return Err(phase.failure(text));
+            return Err(phase.failure(NO_BASE));
+        }
+        if image.capture.is_some() {
+            return self.snapshot(phase, name, image, state).await;
         }
         phase.info(&format!(
             "CACHED [base] FROM TEMPLATE {name} [{}]",
             plan::short(&state.key)
         ));
         Ok(state)
+    }
+
+    /// A snapshot as layers: those of the template below it, and what its sandbox had
+    /// written. The latter becomes a layer with the first build that needs it.
+    async fn snapshot(
+        &self,
+        phase: &Phase,
+        name: &str,
+        image: &BuildImage,
+        below: State,
+    ) -> Result<State, BuildFailure> {
+        let wanted = Wanted {
+            key: below.key,
+            // What was captured never changes.
+            force: false,
+            line: format!("FROM TEMPLATE {name}"),
+            phase,
+            tells_cached: true,
+        };
+        self.obtain(wanted, async || {
+            let image = BuildImage {
+                resources: self.request.resources,
+                ..image.clone()
+            };
+            let opened = self.engine.host.open_build(&image).await;
+            let sandbox = opened.map_err(|error| {
+                tracing::warn!(build_id = %self.request.build_id, error = %Chain(&error),
+                    "a snapshot can't be built on");
+                phase.failure(NO_BASE)
+            })?;
+            fault::point("build.snapshot-opened");
+            let mut layers = below.layers.clone();
+            layers.extend(self.commit(sandbox).await?);
+            Ok((layers, below.context.clone()))
+        })
+        .await
     }
 
     async fn image(
@@ -209,7 +249,7 @@ impl Build<'_> {
         reference: &str,
         credentials: Option<&RegistryCredentials>,
     ) -> Result<Pulled, BuildFailure> {
-        let auth = self.sign_in(phase, credentials)?;
+        let auth = self.sign_in(phase, reference, credentials).await?;
         let config = &self.engine.config;
         let stores = (
             &config.layers,
@@ -260,9 +300,10 @@ impl Build<'_> {
         Ok((layers, Context::of_image(pulled.env)))
     }
 
-    fn sign_in(
+    async fn sign_in(
         &self,
         phase: &Phase,
+        reference: &str,
         credentials: Option<&RegistryCredentials>,
     ) -> Result<RegistryAuth, BuildFailure> {
         match credentials {
@@ -278,10 +319,30 @@ impl Build<'_> {
                 let json = service_account_json.expose().to_owned();
                 Ok(RegistryAuth::Basic("_json_key".to_owned(), json))
             }
-            Some(RegistryCredentials::Aws { .. }) => Err(phase.failure(
-                "signing in to AWS registries is not supported: \
-                 pass the user name AWS and a token of `aws ecr get-login-password` instead",
-            )),
+            Some(RegistryCredentials::Aws {
+                access_key_id,
+                secret_access_key,
+                region,
+            }) => {
+                let endpoint = self.engine.config.registries.ecr_endpoint.as_deref();
+                let keys = oci::Keys {
+                    id: access_key_id,
+                    secret: secret_access_key,
+                    region,
+                };
+                let signed_in = oci::ecr_sign_in(endpoint, keys).await;
+                let (user, password) = signed_in.map_err(|error| {
+                    tracing::warn!(build_id = %self.request.build_id, error = %Chain(&error),
+                        "AWS gives no token for its registry");
+                    phase.failure(match error {
+                        EcrError::Refused(_) => {
+                            PullError::Unauthorized(reference.to_owned()).to_string()
+                        }
+                        error => format!("failed to pull image '{reference}': {error}"),
+                    })
+                })?;
+                Ok(RegistryAuth::Basic(user, password))
+            }
         }
     }
 

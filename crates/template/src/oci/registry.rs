@@ -40,6 +40,8 @@ pub struct RegistryConfig {
     pub mirrors: BTreeMap<String, Mirror>,
     /// Registries that are spoken to without TLS, as `HOST` or `HOST:PORT`.
     pub insecure: Vec<String>,
+    /// Address that gives tokens for AWS's registries, instead of the one of their region.
+    pub ecr_endpoint: Option<String>,
 }
 
 /// A registry that is asked instead of another.
@@ -431,6 +433,7 @@ mod tests {
         let config = RegistryConfig {
             mirrors: BTreeMap::from([("docker.io".to_owned(), mirror)]),
             insecure: vec!["plain.example".to_owned()],
+            ecr_endpoint: None,
         };
         for (reference, expected, plain) in [
             (
