@@ -5,11 +5,9 @@ mod dockerfile;
 mod image;
 mod pack;
 mod recipe;
-mod source;
 
 pub use build::BuildOptions;
 pub use recipe::{CopyOptions, Template};
-pub use source::SourceLanguage;
 
 use http::Method;
 use warren_wire::{Template as TemplateInfo, TemplateTag, TemplateUpdate, TemplateUpdated};

@@ -3,8 +3,7 @@
 async function text(url) {
   const answer = await fetch(url, { credentials: "same-origin" });
   if (answer.redirected && new URL(answer.url).pathname.endsWith("/sign-in")) {
-    // The page itself leads to the sign-in, and that back to the page.
-    location.reload();
+    location.href = answer.url;
   }
   return { ok: answer.ok, status: answer.status, text: await answer.text() };
 }

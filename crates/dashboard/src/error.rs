@@ -8,20 +8,12 @@ use warren_control::{
 };
 use warren_service::Chain;
 
-use crate::session::Frame;
-
 /// Why a page can't be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PageError {
     /// Nobody is signed in.
     #[error("sign in first")]
-    SignedOut {
-        /// The page that was asked for.
-        then: Option<String>,
-    },
-    /// A form that no page of this session made.
-    #[error("the form is out of date; go back, reload the page and try again")]
-    Forged,
+    SignedOut,
     /// No such thing, or another team's.
     #[error("{0} not found")]
     NotFound(String),
@@ -36,25 +28,15 @@ pub(crate) enum PageError {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorPage {
-    frame: Option<Frame>,
+    team: Option<String>,
+    section: &'static str,
     message: String,
-}
-
-fn to_sign_in(then: Option<&str>) -> Redirect {
-    let query = then.and_then(|then| serde_urlencoded::to_string([("then", then)]).ok());
-    match query {
-        Some(query) if then != Some("/dashboard") => {
-            Redirect::to(&format!("/dashboard/sign-in?{query}"))
-        }
-        _ => Redirect::to("/dashboard/sign-in"),
-    }
 }
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::SignedOut { then } => return to_sign_in(then.as_deref()).into_response(),
-            Self::Forged => StatusCode::FORBIDDEN,
+            Self::SignedOut => return Redirect::to("/dashboard/sign-in").into_response(),
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Internal(_) => {
@@ -63,7 +45,8 @@ impl IntoResponse for PageError {
             }
         };
         let page = ErrorPage {
-            frame: None,
+            team: None,
+            section: "",
             message: self.to_string(),
         };
         match page.render() {
@@ -118,7 +101,7 @@ impl From<AuthError> for PageError {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Store(source) => Self::Internal(Box::new(source)),
-            _ => Self::SignedOut { then: None },
+            _ => Self::SignedOut,
         }
     }
 }

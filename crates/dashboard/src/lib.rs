@@ -8,7 +8,6 @@
 
 mod assets;
 mod error;
-mod login;
 mod pages;
 mod sandbox;
 mod session;
@@ -41,16 +40,9 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/dashboard", get(pages::sandboxes))
         .route(
             "/dashboard/sign-in",
-            get(login::sign_in).post(login::signed_in),
+            get(pages::sign_in).post(pages::signed_in),
         )
-        .route("/dashboard/sign-out", post(login::sign_out))
-        .route("/api/cli", get(login::program_entry))
-        .route(
-            "/dashboard/cli",
-            get(login::program).post(login::program_decided),
-        )
-        .route("/dashboard/oauth/token", post(login::token))
-        .route("/dashboard/oauth/revoke", post(login::revoke))
+        .route("/dashboard/sign-out", post(pages::sign_out))
         .route("/dashboard/templates", get(pages::templates))
         .route("/dashboard/templates/{id}", get(pages::template))
         .route("/dashboard/usage", get(pages::usage))

@@ -11,7 +11,6 @@ mod error;
 mod events;
 mod idempotency;
 mod keys;
-mod login;
 mod metrics;
 mod migrate;
 mod pool;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, flock, fstat, statat};
 use rustix::io::Errno;
+use warren_service::fault;
 
 /// Prefix of the names of layers in the making.
 const TEMPORARY: &str = ".making-";
@@ -282,7 +283,9 @@ impl Making {
         // All data first: a layer that is visible must be whole after a power failure too.
         let root = File::open(&self.root).map_err(io_error("open", &self.root))?;
         rustix::fs::syncfs(&root).map_err(|error| io_error("sync", &self.root)(error.into()))?;
+        fault::point("layer.synced");
         fs::rename(&self.root, &self.done).map_err(io_error("rename", &self.root))?;
+        fault::point("layer.published");
         if let Some(dir) = self.done.parent() {
             let opened = File::open(dir).map_err(io_error("open", dir))?;
             opened.sync_all().map_err(io_error("sync", dir))?;

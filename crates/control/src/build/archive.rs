@@ -10,7 +10,7 @@ use sha2::Sha256;
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
-use warren_service::Secret;
+use warren_service::{Secret, fault};
 use warren_types::TeamId;
 
 use super::error::UploadError;
@@ -291,8 +291,14 @@ impl Upload {
             file.flush().await.map_err(UploadError::Disk)?;
             file.sync_data().await.map_err(UploadError::Disk)?;
         }
+        fault::point("upload.written");
         let renamed = fs::rename(&self.temporary.0, &self.path).await;
-        renamed.map_err(UploadError::Disk)
+        renamed.map_err(UploadError::Disk)?;
+        if let Some(dir) = self.path.parent() {
+            let dir = File::open(dir).await.map_err(UploadError::Disk)?;
+            dir.sync_all().await.map_err(UploadError::Disk)?;
+        }
+        Ok(())
     }
 }
 

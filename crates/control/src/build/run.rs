@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use warren_service::{Chain, Tasks};
+use warren_service::{Chain, Tasks, fault};
 use warren_store::{BuildContent, BuildOutcome, BuildReason, StoreError};
 use warren_template::build::{BuildFailure, BuildLine, BuildLog, BuildRequest, Built, Collected};
 use warren_types::{BuildId, ENVD_VERSION, LogLevel, TeamId};
@@ -108,7 +108,9 @@ impl Control {
 
     async fn finish_build(&self, id: BuildId, outcome: &BuildOutcome) -> Result<(), StoreError> {
         let now = Timestamp::now();
+        fault::point("build.finishing");
         self.store.build_finish(id, outcome, now).await?;
+        fault::point("build.finished");
         self.builds.clear();
         Ok(())
     }

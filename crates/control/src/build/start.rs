@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use warren_service::fault;
 use warren_store::{BuildOutcome, BuildReason, BuildRecord};
 use warren_template::build::{BuildRequest, RegistryCredentials, Source, Step};
 use warren_types::{BuildId, TeamId};
@@ -128,7 +129,10 @@ impl Control {
                 })
             }
             (None, Some(name)) => {
-                let image = self.parent(team, &name).await.map_err(NoSource::Template)?;
+                let image = self
+                    .image_of(team, &name)
+                    .await
+                    .map_err(NoSource::Template)?;
                 Ok(Source::Template {
                     name,
                     image: Box::new(image),
@@ -189,6 +193,7 @@ impl Control {
         if !started {
             return Err(BuildStartError::NotWaiting);
         }
+        fault::point("build.started");
         let running = Running {
             cancel: self.tasks.stop_token().child_token(),
             log,

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use warren_service::fault;
 
 use super::plan::{self, Context};
 
@@ -154,6 +155,7 @@ impl Cache {
             .open(&draft)?;
         file.write_all(&serde_json::to_vec(state)?)?;
         file.sync_all()?;
+        fault::point("record.written");
         fs::rename(draft, path)
     }
 }

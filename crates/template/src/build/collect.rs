@@ -15,6 +15,7 @@ use super::cache::Cached;
 use super::engine::Engine;
 use super::port::CollectError;
 use crate::layers::{LayerError, LayerStore};
+use warren_service::fault;
 
 /// When records and layers may go.
 #[derive(Debug, Clone)]
@@ -103,6 +104,7 @@ impl Engine {
             }
             keep.extend(kept.into_iter().flat_map(|record| record.layers));
             let doomed = condemned(&store, &keep, now, limits.grace)?;
+            fault::point("layers.condemned");
             // From here on nothing can come back to them.
             drop(turn);
             for (layer, taken) in doomed {

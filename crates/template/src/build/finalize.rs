@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use warren_cluster::{BuildImage, BuildSandbox};
-use warren_service::Chain;
+use warren_service::{Chain, fault};
 use warren_types::{LogLevel, StartCommand};
 
 use super::cache::State;
@@ -51,6 +51,7 @@ impl Build<'_> {
                 if !outcome.succeeded() {
                     return Err(failed(outcome.to_string()));
                 }
+                fault::point("build.configured");
                 let mut layers = state.layers.clone();
                 layers.extend(self.commit(sandbox).await?);
                 Ok((layers, state.context.clone()))
@@ -220,7 +221,85 @@ fn spelled(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use async_trait::async_trait;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use warren_cluster::{CommitError, Connection, Written};
+    use warren_service::Tasks;
+
+    use super::super::phase::Log;
+    use super::super::port::BuildLog;
     use super::*;
+
+    /// A sandbox in which every command fails.
+    #[derive(Debug, Default)]
+    struct Failing {
+        tasks: Tasks,
+        asked: AtomicU64,
+    }
+
+    fn envelope(flags: u8, text: &str) -> Vec<u8> {
+        let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+        [&[flags], &length[..], text.as_bytes()].concat()
+    }
+
+    #[async_trait]
+    impl BuildSandbox for Failing {
+        async fn dial(&self, _port: u16) -> io::Result<Box<dyn Connection>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let (ours, mut agent) = tokio::io::duplex(64 * 1024);
+            let ended =
+                r#"{"event":{"end":{"exitCode":1,"exited":true,"status":"exit status 1"}}}"#;
+            let body = [envelope(0, ended), envelope(2, "{}")].concat();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/connect+json\r\n\
+                 content-length: {}\r\n\r\n",
+                body.len()
+            );
+            self.tasks.spawn(async move {
+                let mut request = [0; 16 * 1024];
+                assert!(agent.read(&mut request).await.unwrap() > 0);
+                agent.write_all(head.as_bytes()).await.unwrap();
+                agent.write_all(&body).await.unwrap();
+                agent.read_to_end(&mut Vec::new()).await.ok();
+            });
+            Ok(Box::new(ours))
+        }
+
+        async fn died(&self) {
+            std::future::pending().await
+        }
+
+        async fn commit(&self, _into: PathBuf) -> Result<Written, CommitError> {
+            Ok(Written::default())
+        }
+
+        async fn end(self: Box<Self>) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readiness_is_asked_for_every_two_seconds_and_given_up_after_ten_minutes() {
+        let sandbox = Failing::default();
+        let start = StartCommand {
+            command: None,
+            ready: "false".to_owned(),
+            user: "user".to_owned(),
+            workdir: None,
+            env: std::collections::BTreeMap::new(),
+            ready_timeout_secs: READY_LIMIT.as_secs(),
+        };
+        let phase = Log::new(BuildLog::new(drop)).phase("finalize", "[finalize]".to_owned());
+        let begun = Instant::now();
+        let failure = wait_ready(&phase, &sandbox, &start).await.unwrap_err();
+        let message = "ready command failed: ready command timed out after 10m0s";
+        assert_eq!(failure.message, message);
+        assert_eq!(failure.step.as_deref(), Some("finalize"));
+        assert_eq!(begun.elapsed(), READY_LIMIT);
+        assert_eq!(sandbox.asked.into_inner(), 300);
+    }
 
     #[test]
     fn times_are_spelled_as_users_know_them() {

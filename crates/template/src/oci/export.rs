@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
+use warren_service::fault;
 
 use super::image::architecture;
 
@@ -264,6 +265,7 @@ impl<W: Write> Packer<W> {
         for name in names {
             let place = path.join(OsStr::from_bytes(name.to_bytes()));
             self.entry(dir, &name, path, &place, depth)?;
+            fault::point("export.writing");
         }
         Ok(())
     }

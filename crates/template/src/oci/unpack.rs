@@ -15,6 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
+use warren_service::fault;
 
 use crate::tarball::{Item, TarError, clean, walk};
 
@@ -111,7 +112,9 @@ pub(crate) fn unpack(
     walk(&mut hashed, |item, content| {
         budget.spend(item.size.max(512))?;
         let path = item.path.clone();
-        layer.entry(item, content).map_err(|error| error.at(path))
+        layer.entry(item, content).map_err(|error| error.at(path))?;
+        fault::point("layer.unpacking");
+        Ok::<_, UnpackError>(())
     })?;
     // What follows the end of the archive counts for the digest; it is bounded too.
     let mut rest = [0; 64 * 1024];
