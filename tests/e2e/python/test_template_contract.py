@@ -236,3 +236,54 @@ def test_a_template_that_a_paused_sandbox_needs_stays(name, api):
     finally:
         sandbox.kill()
     assert api.delete(f"/templates/{name}").status_code == 204
+
+
+def test_lists_come_in_pages(name, api):
+    made = []
+    names = [f"{name}-{number}" for number in range(5)]
+    for each in names:
+        made.append(api.post("/v3/templates", json={"name": each}).json()["templateID"])
+    try:
+        seen, token, pages = [], None, 0
+        while True:
+            query = {"limit": 2} | ({"nextToken": token} if token else {})
+            page = api.get("/v2/templates", params=query)
+            assert page.status_code == 200, page.text
+            pages += 1
+            items = page.json()
+            assert 1 <= len(items) <= 2
+            seen += [item["templateID"] for item in items]
+            token = page.headers.get("x-next-token")
+            # What others make meanwhile is newer than this page.
+            if not token or set(made) <= set(seen):
+                break
+        assert pages >= 3
+        # Newest first, each once.
+        assert [each for each in seen if each in made] == made[::-1]
+        # The first generation of the route has no pages, and the oldest first.
+        whole = [item["templateID"] for item in api.get("/templates").json()]
+        assert [each for each in whole if each in made] == made
+    finally:
+        for each in names:
+            api.delete(f"/templates/{each}")
+
+
+def test_lists_that_make_no_sense(api, unique):
+    refused(api.get("/v2/templates", params={"nextToken": "x"}), 400, "Invalid next token")
+    for limit in (0, 101, "x"):
+        refused(api.get("/v2/templates", params={"limit": limit}), 400)
+    for route in ("/templates", "/v2/templates"):
+        told = "Team ID param mismatch with the API key"
+        refused(api.get(route, params={"teamID": unique}), 400, told)
+
+
+def test_credentials_of_every_kind_are_understood(name):
+    image = "localhost:1/team/image"
+    aws = Template().from_aws_registry(image, "AKIDEXAMPLE", "the-key", "no.region")
+    message, _ = failure(aws, name)
+    assert message == f"failed to pull image '{image}': \"no.region\" is no AWS region"
+    gcp = Template().from_gcp_registry(image, {"type": "service_account"})
+    plain = Template().from_image(image, username="me", password="secret")
+    for template in (gcp, plain):
+        message, _ = failure(template, name)
+        assert message.startswith(f"failed to pull image '{image}': "), message
