@@ -4,6 +4,7 @@
 //! Prints medians, 99th percentiles and ratios. Nothing here asserts a time.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
+mod builds;
 mod peers;
 mod report;
 mod scenarios;
@@ -34,6 +35,13 @@ struct Args {
     /// A Python with ipykernel and Jupyter Server, to measure them beside the interpreter.
     #[arg(long, env = "WARREN_BENCH_PYTHON", default_value = "python3")]
     python: PathBuf,
+    /// Where the packages of peers are kept that the machine has not installed.
+    #[arg(
+        long,
+        env = "WARREN_PEERS_DIR",
+        default_value = "/var/cache/warren/peers"
+    )]
+    peers_dir: PathBuf,
     /// Only scenarios whose name holds one of these words.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -122,6 +130,17 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
         let server = start(&["--warm", "2", "--slots", "8", "--pause-to-disk-secs", "0"]).await?;
         scenarios::lifecycle::from_disk(&server, 20 / scale.min(4), report).await?;
         server.stop().await?;
+    }
+    if wanted("templates") {
+        let server = start(&["--warm", "0", "--slots", "8"]).await?;
+        scenarios::templates::rebuild(&server, 50 / scale, report).await?;
+        scenarios::templates::layers(&server, 10 / scale.min(5), report).await?;
+        server.stop().await?;
+    }
+    if wanted("templates-pull") {
+        let paths = (args.warren.as_path(), args.layers_dir.as_path());
+        let rounds = (if args.quick { 1 } else { 3 }, args.quick);
+        scenarios::pull::beside_peers(paths, &args.peers_dir, rounds, report).await?;
     }
     for peer in ["crun", "runsc"] {
         if wanted(&format!("peer-{peer}")) {

@@ -22,6 +22,9 @@ enum Row {
         value: f64,
         unit: String,
     },
+    Note {
+        note: String,
+    },
 }
 
 /// The whole report.
@@ -70,6 +73,11 @@ impl Report {
         });
     }
 
+    /// Adds a remark, such as what was not measured and why.
+    pub(crate) fn note(&mut self, note: String) {
+        self.rows.push(Row::Note { note });
+    }
+
     /// Takes over the rows of another report, given as JSON.
     pub(crate) fn absorb(&mut self, json: &[u8]) -> anyhow::Result<()> {
         self.rows.extend(serde_json::from_slice::<Self>(json)?.rows);
@@ -105,6 +113,7 @@ const RATIOS: &[(&str, &str)] = &[
         "interpreter: create to first value, warm",
         "Jupyter Server: start to first value",
     ),
+    ("pull of an image", "skopeo copy and umoci unpack of it"),
     (
         "interpreter: cell on a live context",
         "ipykernel: cell over bare ZMQ",
@@ -128,6 +137,7 @@ impl fmt::Display for Report {
                 Row::Figure { name, value, unit } => {
                     writeln!(f, "{name:<42} {value:>13.2} {unit}")?
                 }
+                Row::Note { note } => writeln!(f, "{note}")?,
             }
         }
         for (ours, peer) in RATIOS {

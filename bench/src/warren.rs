@@ -1,5 +1,7 @@
 //! The few calls that are measured, on the wire as the SDKs make them.
 
+use std::path::Path;
+
 use anyhow::{Context, bail};
 use base64::Engine;
 use bytes::{Buf, Bytes, BytesMut};
@@ -7,6 +9,7 @@ use futures_util::StreamExt;
 use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 /// A client of one server.
 #[derive(Debug, Clone)]
@@ -72,6 +75,29 @@ impl Api {
             return Ok(serde_json::Value::Null);
         }
         Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Gets something that must be there.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let request = self.http.get(format!("{}{path}", self.url));
+        let answer = request.header("x-api-key", &self.key).send().await?;
+        let status = answer.status();
+        let body = answer.bytes().await?;
+        let text = String::from_utf8_lossy(&body);
+        anyhow::ensure!(status.is_success(), "{path} answered {status}: {text}");
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// Writes something that must be there to a file.
+    pub(crate) async fn download(&self, path: &str, into: &Path) -> anyhow::Result<()> {
+        let request = self.http.get(format!("{}{path}", self.url));
+        let answer = request.header("x-api-key", &self.key).send().await?;
+        let mut pieces = answer.error_for_status()?.bytes_stream();
+        let mut file = tokio::fs::File::create(into).await?;
+        while let Some(piece) = pieces.next().await {
+            file.write_all(&piece?).await?;
+        }
+        Ok(file.flush().await?)
     }
 
     /// Deletes something.

@@ -5,4 +5,6 @@ pub(crate) mod create;
 pub(crate) mod idle;
 pub(crate) mod interpreter;
 pub(crate) mod lifecycle;
+pub(crate) mod pull;
+pub(crate) mod templates;
 pub(crate) mod transfer;
