@@ -1,6 +1,9 @@
 """Templates that come with the server, built by it through its own API."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 from e2b import Template
@@ -80,6 +83,20 @@ def test_a_desktop_through_its_own_client(server):
         desktop.stream.stop()
     finally:
         desktop.kill()
+    of_javascript(server)
+
+
+def of_javascript(server) -> None:
+    """The same by the client in JavaScript."""
+    script = Path(__file__).parent.parent / "js/desktop.mjs"
+    settings = {
+        "E2B_API_KEY": server.key,
+        "E2B_API_URL": server.url,
+        "E2B_SANDBOX_URL": server.url,
+    }
+    node = ["node", str(script)]
+    ran = subprocess.run(node, env=os.environ | settings, capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 0, ran.stderr
 
 
 def windows(desktop, application) -> list[str]:
