@@ -9,6 +9,7 @@ use warren_template::interpreter::Variant;
 use warren_template::{BadMirror, Mirror};
 
 pub(crate) mod address;
+pub(crate) mod auth;
 pub(crate) mod connection;
 pub(crate) mod sandbox;
 pub(crate) mod template;
@@ -20,6 +21,10 @@ use connection::Connection;
 #[derive(Debug, Parser)]
 #[command(name = "warren", version, propagate_version = true)]
 pub(crate) struct Cli {
+    /// Print results as JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -36,12 +41,46 @@ pub(crate) enum Command {
     Demo(Connection),
     /// Serve tools for AI agents by the Model Context Protocol.
     Mcp(Mcp),
+    /// Sign in and out, and choose a project.
+    #[command(arg_required_else_help = true)]
+    Auth(auth::Auth),
     /// Create, list, enter and end sandboxes.
     #[command(alias = "sbx", alias = "sandboxes", arg_required_else_help = true)]
     Sandbox(sandbox::Sandbox),
     /// Build, list, publish and delete templates.
     #[command(alias = "tpl", alias = "templates", arg_required_else_help = true)]
     Template(template::Template),
+    /// Measure how fast a server creates sandboxes, runs commands in them and ends them.
+    Bench(Bench),
+    /// Print a script that completes commands and flags in a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command.
+    Man {
+        /// Directory to write them to; made if absent.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Template of the sandboxes.
+    #[arg(long, default_value = "base", value_name = "NAME")]
+    pub(crate) template: String,
+
+    /// Sandboxes to make, one after another.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) count: u32,
+
+    /// Sandboxes to make at once, afterwards; 0 for none.
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) burst: u32,
+
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }
 
 fn registry_mirror(text: &str) -> Result<(String, Mirror), String> {
@@ -349,10 +388,6 @@ pub(crate) struct Doctor {
     /// Debian mirror that it is made from.
     #[arg(long, env = "WARREN_DEBIAN_MIRROR", value_name = "URL")]
     pub(crate) debian_mirror: Option<String>,
-
-    /// Print the checks as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Names that `--templates` takes.

@@ -25,7 +25,7 @@ struct Line {
 }
 
 /// Runs every check and prints the results. Fails if one of them does.
-pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Doctor, as_json: bool) -> anyhow::Result<ExitCode> {
     let fixed = if args.fix {
         tools::fix(&args.data_dir, args.debian_mirror.as_deref())
     } else {
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
     let healthy = fixed.is_ok() && lines.iter().all(|line| line.ok);
 
     let mut out = std::io::stdout().lock();
-    if args.json {
+    if as_json {
         serde_json::to_writer_pretty(&mut out, &lines)?;
         writeln!(out)?;
     } else {

@@ -1,7 +1,11 @@
 //! Warren: a self-hosted sandbox cloud for AI agents. This binary is the server and the
 //! command line; it reads the configuration and joins the parts.
 
+mod account;
 mod address;
+mod ask;
+mod auth;
+mod bench;
 mod builds;
 mod builtin;
 mod cli;
@@ -13,6 +17,7 @@ mod edge;
 mod egress;
 mod guest;
 mod interpreter;
+mod manual;
 mod mcp;
 mod print;
 mod sandbox;
@@ -46,14 +51,19 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
+    let as_json = cli.json;
     let result = match cli.command {
         Command::Up(args) => up::run(*args),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => doctor::run(&args, as_json),
         Command::Trust(args) => trust::run(&args),
         Command::Mcp(args) => mcp::run(args),
-        Command::Demo(args) => demo::run(args),
-        Command::Sandbox(args) => sandbox::run(args),
-        Command::Template(args) => template::run(args),
+        Command::Demo(args) => demo::run(args, as_json),
+        Command::Sandbox(args) => sandbox::run(args, as_json),
+        Command::Template(args) => template::run(args, as_json),
+        Command::Auth(args) => auth::run(args, as_json),
+        Command::Bench(args) => bench::run(args, as_json),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { dir } => manual::write(&dir),
     };
     result.unwrap_or_else(|error| {
         // A closed stderr leaves nobody to tell.

@@ -2,56 +2,84 @@
 //! client.
 
 mod build;
+mod generate;
 mod image;
+mod ordered;
 pub(crate) mod project;
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use warren_client::{Client, TemplateInfo};
 
+use crate::ask;
+use crate::cli::connection::Connection;
 use crate::cli::sandbox::Format;
 use crate::cli::template::{Choice, List, Template, TemplateCommand};
-use crate::connection::{self, NO_SERVER};
-use crate::print::{self, json, line, local, printable, table, warning};
+use crate::connection::{self, reached};
+use crate::print::{self, line, local, printable, table};
 
 /// Runs a command of the group.
-pub(crate) fn run(args: Template) -> anyhow::Result<ExitCode> {
-    let client = connection::client(args.connection)?;
+pub(crate) fn run(args: Template, as_json: bool) -> anyhow::Result<ExitCode> {
+    // These two write files and ask no server.
+    let command = match args.command {
+        TemplateCommand::Init(args) => return generate::init(args),
+        TemplateCommand::Migrate(args) => return generate::migrate(args),
+        command => command,
+    };
+    let group = Group {
+        client: connection::client(args.connection.clone())?,
+        connection: args.connection,
+        as_json,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match runtime.block_on(dispatch(&client, args.command)) {
+    match runtime.block_on(dispatch(&group, command)) {
         // Whoever read the output has seen enough.
         Err(error) if print::is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         result => result,
     }
 }
 
-async fn dispatch(client: &Client, command: TemplateCommand) -> anyhow::Result<ExitCode> {
+/// What the commands of the group share.
+#[derive(Debug)]
+struct Group {
+    client: Client,
+    connection: Connection,
+    as_json: bool,
+}
+
+async fn dispatch(group: &Group, command: TemplateCommand) -> anyhow::Result<ExitCode> {
+    let (client, as_json) = (&group.client, group.as_json);
     match command {
-        TemplateCommand::Create(args) => build::create(client, args).await,
-        TemplateCommand::Build(args) => build::build(client, args).await,
-        TemplateCommand::Export(args) => image::export(client, &args).await,
-        TemplateCommand::Import(args) => image::import(client, args).await,
-        TemplateCommand::List(args) => list(client, args).await,
-        TemplateCommand::Delete(args) => delete(client, &args).await,
-        TemplateCommand::Publish(args) => publish(client, &args, true).await,
-        TemplateCommand::Unpublish(args) => publish(client, &args, false).await,
+        TemplateCommand::Create(args) => build::create(client, args, as_json).await,
+        TemplateCommand::Build(args) => build::build(client, args, as_json).await,
+        TemplateCommand::Export(args) => image::export(client, &args, as_json).await,
+        TemplateCommand::Import(args) => image::import(client, args, as_json).await,
+        TemplateCommand::List(args) => list(group, args).await,
+        TemplateCommand::Delete(args) => delete(group, &args).await,
+        TemplateCommand::Publish(args) => publish(group, &args, true).await,
+        TemplateCommand::Unpublish(args) => publish(group, &args, false).await,
+        TemplateCommand::Init(args) => generate::init(args),
+        TemplateCommand::Migrate(args) => generate::migrate(args),
     }
 }
 
-async fn list(client: &Client, args: List) -> anyhow::Result<ExitCode> {
-    let mut templates = client
-        .templates(args.team.as_deref())
+async fn list(group: &Group, args: List) -> anyhow::Result<ExitCode> {
+    let project = connection::project(&group.connection, args.project.named())?;
+    let mut templates = group
+        .client
+        .templates(project.as_deref())
         .await
-        .context(NO_SERVER)?;
+        .map_err(reached)?;
     for template in &mut templates {
         template.aliases.sort();
     }
-    match args.format {
-        Format::Json => json(&templates)?,
+    match args.format.or_json(group.as_json) {
+        Format::Json => print::json(&templates)?,
         Format::Pretty if templates.is_empty() => line("No templates found.")?,
         Format::Pretty => show(&templates)?,
     }
@@ -93,73 +121,106 @@ fn show(templates: &[TemplateInfo]) -> io::Result<()> {
     table(&header, &rows)
 }
 
-/// The template that was named, or that of the configuration file.
-fn chosen(args: &Choice) -> anyhow::Result<String> {
+/// The templates that were named, by argument, from a list, or in the configuration file.
+/// `offered` says which the list shows.
+async fn chosen(
+    group: &Group,
+    args: &Choice,
+    offered: impl Fn(&TemplateInfo) -> bool,
+) -> anyhow::Result<Vec<String>> {
+    connection::require_project(&group.client, args.project.named()).await?;
     if let Some(template) = &args.template {
-        return Ok(template.clone());
+        return Ok(vec![template.clone()]);
+    }
+    if args.select {
+        let project = connection::project(&group.connection, args.project.named())?;
+        let mut templates = group.client.templates(project.as_deref()).await?;
+        templates.retain(offered);
+        if templates.is_empty() {
+            bail!("there is no template to choose");
+        }
+        let shown: Vec<String> = templates
+            .iter()
+            .map(|one| format!("{} {}", one.template_id, printable(&one.aliases.join(", "))))
+            .collect();
+        let chosen = ask::several("Which templates?", &shown, "which template")?;
+        return Ok(chosen
+            .into_iter()
+            .filter_map(|index| templates.get(index))
+            .map(|one| one.template_id.clone())
+            .collect());
     }
     let path = args.path.join(&args.config);
     let project = project::read(&path)?.with_context(|| {
         format!(
-            "no template named\nhint: name one, or run where {} is",
+            "no template named\nhint: name one, choose with --select, or run where {} is",
             args.config.display()
         )
     })?;
-    project
+    let named = project
         .reference()
-        .with_context(|| format!("{} names no template", path.display()))
+        .with_context(|| format!("{} names no template", path.display()))?;
+    Ok(vec![named])
 }
 
-/// Asks unless told not to; no answer is a no.
-fn confirmed(question: &str, yes: bool) -> anyhow::Result<bool> {
-    if yes {
-        return Ok(true);
+/// Asks whether to go on with these.
+fn agreed(doing: &str, templates: &[String], yes: bool) -> anyhow::Result<bool> {
+    if templates.is_empty() {
+        return Ok(false);
     }
-    if !io::stdin().is_terminal() {
-        bail!("nobody to ask\nhint: say --yes");
-    }
-    write!(io::stderr(), "{question} [y/N] ")?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    let yes = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
-    if !yes {
-        warning("Canceled");
-    }
-    Ok(yes)
+    ask::confirmed(&format!("{doing} {}?", templates.join(", ")), yes)
 }
 
-async fn delete(client: &Client, args: &Choice) -> anyhow::Result<ExitCode> {
-    let template = chosen(args)?;
-    if !confirmed(&format!("Delete template {template}?"), args.yes)? {
+async fn delete(group: &Group, args: &Choice) -> anyhow::Result<ExitCode> {
+    let templates = chosen(group, args, |_| true).await?;
+    if !agreed("Delete", &templates, args.yes)? {
         return Ok(ExitCode::SUCCESS);
     }
-    line(&format!("- Deleting sandbox template {template}"))?;
-    if !client.delete_template(&template).await? {
-        bail!("template '{template}' not found");
+    let mut told = Vec::new();
+    for template in &templates {
+        if !group.as_json {
+            line(&format!("- Deleting sandbox template {template}"))?;
+        }
+        if !group.client.delete_template(template).await? {
+            bail!("template '{template}' not found");
+        }
+        told.push(json!({ "template": template, "deleted": true }));
     }
     // A file that named it has nothing to build on.
-    if args.template.is_none() {
+    if args.template.is_none() && !args.select {
         project::remove(&args.path.join(&args.config))?;
+    }
+    if group.as_json {
+        print::json(&told)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn publish(client: &Client, args: &Choice, public: bool) -> anyhow::Result<ExitCode> {
-    let template = chosen(args)?;
+async fn publish(group: &Group, args: &Choice, public: bool) -> anyhow::Result<ExitCode> {
+    let templates = chosen(group, args, |one| one.public != public).await?;
     let (question, doing) = if public {
         ("Publish", "Publishing")
     } else {
         ("Unpublish", "Unpublishing")
     };
-    if !confirmed(&format!("{question} template {template}?"), args.yes)? {
+    if !agreed(question, &templates, args.yes)? {
         return Ok(ExitCode::SUCCESS);
     }
-    line(&format!("- {doing} sandbox template {template}"))?;
-    let names = client.publish_template(&template, public).await?;
-    if public {
-        for name in names {
-            line(&format!("  Published as: {name}"))?;
+    let mut told = Vec::new();
+    for template in &templates {
+        if !group.as_json {
+            line(&format!("- {doing} sandbox template {template}"))?;
         }
+        let names = group.client.publish_template(template, public).await?;
+        if public && !group.as_json {
+            for name in &names {
+                line(&format!("  Published as: {name}"))?;
+            }
+        }
+        told.push(json!({ "template": template, "public": public, "names": names }));
+    }
+    if group.as_json {
+        print::json(&told)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::http::{base_url, body, call, join, json, refusal, send};
 use crate::sandbox::Sandbox;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Writing the memory of a large sandbox takes a while.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
 const NEXT_TOKEN: &str = "x-next-token";

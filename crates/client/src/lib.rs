@@ -30,6 +30,7 @@ mod error;
 mod files;
 mod http;
 mod interpreter;
+mod login;
 mod sandbox;
 mod shell;
 mod snapshots;
@@ -42,10 +43,11 @@ pub use config::Config;
 pub use error::Error;
 pub use files::{Download, Files};
 pub use interpreter::{Execution, ExecutionError, Interpreter};
+pub use login::{Login, OAuth, Tokens};
 pub use sandbox::Sandbox;
 pub use shell::{join_words, quote};
 pub use snapshots::{Snapshot, SnapshotQuery};
-pub use templates::{BuildOptions, CopyOptions, Template};
+pub use templates::{BuildOptions, CopyOptions, SourceLanguage, Template};
 pub use terminal::{Terminal, TerminalSize};
 pub use warren_connect::Code;
 pub use warren_connect::filesystem::{EntryInfo, FileType};
@@ -53,5 +55,5 @@ pub use warren_connect::process::ProcessInfo;
 pub use warren_types::LogLevel;
 pub use warren_wire::{
     AutoResume, BuildLogEntry, ImageRegistry, ListedSandbox, LogRecord, NewSandbox, SandboxDetail,
-    SandboxMetric, State, Template as TemplateInfo, TemplateBuildRequested,
+    SandboxMetric, State, Team, Template as TemplateInfo, TemplateBuildRequested,
 };

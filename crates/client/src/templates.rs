@@ -5,9 +5,11 @@ mod dockerfile;
 mod image;
 mod pack;
 mod recipe;
+mod source;
 
 pub use build::BuildOptions;
 pub use recipe::{CopyOptions, Template};
+pub use source::SourceLanguage;
 
 use http::Method;
 use warren_wire::{Template as TemplateInfo, TemplateTag, TemplateUpdate, TemplateUpdated};

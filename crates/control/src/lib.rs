@@ -17,6 +17,7 @@ mod expiry;
 mod idempotency;
 mod lifecycle;
 mod list;
+mod login;
 mod metadata;
 mod names;
 mod network;
@@ -49,6 +50,7 @@ pub use error::{
 };
 pub use idempotency::Execution;
 pub use list::{ListQuery, Order, Page};
+pub use login::ProgramLogin;
 pub use metadata::MetadataError;
 pub use names::{ReferenceError, TemplateRef, Version};
 pub use network::{EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, NetworkUpdate};

@@ -38,13 +38,13 @@ pub struct TeamWithKey {
 }
 
 /// Fresh random hex digits.
-fn digits() -> String {
+pub(crate) fn digits() -> String {
     let mut bytes = [0; KEY_BYTES];
     rand::rng().fill_bytes(&mut bytes);
     hex::encode(bytes)
 }
 
-fn hash_of(digits: &str) -> String {
+pub(crate) fn hash_of(digits: &str) -> String {
     hash(digits).map(hex::encode).expect("fresh digits are hex")
 }
 

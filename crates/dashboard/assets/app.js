@@ -3,7 +3,8 @@
 async function text(url) {
   const answer = await fetch(url, { credentials: "same-origin" });
   if (answer.redirected && new URL(answer.url).pathname.endsWith("/sign-in")) {
-    location.href = answer.url;
+    // The page itself leads to the sign-in, and that back to the page.
+    location.reload();
   }
   return { ok: answer.ok, status: answer.status, text: await answer.text() };
 }

@@ -8,12 +8,20 @@ use warren_control::{
 };
 use warren_service::Chain;
 
+use crate::session::Frame;
+
 /// Why a page can't be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PageError {
     /// Nobody is signed in.
     #[error("sign in first")]
-    SignedOut,
+    SignedOut {
+        /// The page that was asked for.
+        then: Option<String>,
+    },
+    /// A form that no page of this session made.
+    #[error("the form is out of date; go back, reload the page and try again")]
+    Forged,
     /// No such thing, or another team's.
     #[error("{0} not found")]
     NotFound(String),
@@ -28,15 +36,25 @@ pub(crate) enum PageError {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorPage {
-    team: Option<String>,
-    section: &'static str,
+    frame: Option<Frame>,
     message: String,
+}
+
+fn to_sign_in(then: Option<&str>) -> Redirect {
+    let query = then.and_then(|then| serde_urlencoded::to_string([("then", then)]).ok());
+    match query {
+        Some(query) if then != Some("/dashboard") => {
+            Redirect::to(&format!("/dashboard/sign-in?{query}"))
+        }
+        _ => Redirect::to("/dashboard/sign-in"),
+    }
 }
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::SignedOut => return Redirect::to("/dashboard/sign-in").into_response(),
+            Self::SignedOut { then } => return to_sign_in(then.as_deref()).into_response(),
+            Self::Forged => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Internal(_) => {
@@ -45,8 +63,7 @@ impl IntoResponse for PageError {
             }
         };
         let page = ErrorPage {
-            team: None,
-            section: "",
+            frame: None,
             message: self.to_string(),
         };
         match page.render() {
@@ -101,7 +118,7 @@ impl From<AuthError> for PageError {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Store(source) => Self::Internal(Box::new(source)),
-            _ => Self::SignedOut,
+            _ => Self::SignedOut { then: None },
         }
     }
 }

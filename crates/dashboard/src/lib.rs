@@ -8,6 +8,7 @@
 
 mod assets;
 mod error;
+mod login;
 mod pages;
 mod sandbox;
 mod session;
@@ -40,9 +41,16 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/dashboard", get(pages::sandboxes))
         .route(
             "/dashboard/sign-in",
-            get(pages::sign_in).post(pages::signed_in),
+            get(login::sign_in).post(login::signed_in),
         )
-        .route("/dashboard/sign-out", post(pages::sign_out))
+        .route("/dashboard/sign-out", post(login::sign_out))
+        .route("/api/cli", get(login::program_entry))
+        .route(
+            "/dashboard/cli",
+            get(login::program).post(login::program_decided),
+        )
+        .route("/dashboard/oauth/token", post(login::token))
+        .route("/dashboard/oauth/revoke", post(login::revoke))
         .route("/dashboard/templates", get(pages::templates))
         .route("/dashboard/templates/{id}", get(pages::template))
         .route("/dashboard/usage", get(pages::usage))

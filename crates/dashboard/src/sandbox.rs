@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect};
 use jiff::Timestamp;
@@ -14,7 +13,7 @@ use warren_types::{ENVD_PORT, SandboxId};
 use crate::App;
 use crate::error::PageError;
 use crate::pages::{Answer, html};
-use crate::session::SignedIn;
+use crate::session::{Frame, Posted, SignedIn};
 use crate::view::{CHART_HEIGHT, CHART_WIDTH, Chart, LogRow, SandboxRow};
 
 /// Charts show this much, in seconds.
@@ -46,8 +45,7 @@ async fn row(
 #[derive(Template)]
 #[template(path = "sandbox.html")]
 struct SandboxPage {
-    team: Option<String>,
-    section: &'static str,
+    frame: Option<Frame>,
     sandbox: SandboxRow,
     /// What the browser needs to speak to the agent.
     agent_port: u16,
@@ -57,14 +55,13 @@ struct SandboxPage {
 
 pub(crate) async fn page(
     State(app): State<Arc<App>>,
-    SignedIn(caller): SignedIn,
+    visitor: SignedIn,
     Path(id): Path<String>,
 ) -> Answer {
-    let (sandbox, row) = row(&app, &caller, &sandbox_id(&id)?).await?;
+    let (sandbox, row) = row(&app, &visitor.caller, &sandbox_id(&id)?).await?;
     let token = sandbox.access_token.as_ref();
     html(&SandboxPage {
-        team: Some(caller.team.name.clone()),
-        section: "sandboxes",
+        frame: visitor.frame("sandboxes"),
         sandbox: row,
         agent_port: ENVD_PORT,
         // Its team's browser is the one to have it, as the API's clients do.
@@ -83,10 +80,10 @@ struct FactsPart {
 
 pub(crate) async fn facts(
     State(app): State<Arc<App>>,
-    SignedIn(caller): SignedIn,
+    visitor: SignedIn,
     Path(id): Path<String>,
 ) -> Answer {
-    let (_, sandbox) = row(&app, &caller, &sandbox_id(&id)?).await?;
+    let (_, sandbox) = row(&app, &visitor.caller, &sandbox_id(&id)?).await?;
     html(&FactsPart { sandbox })
 }
 
@@ -100,7 +97,7 @@ struct MetricsPart {
 
 pub(crate) async fn metrics(
     State(app): State<Arc<App>>,
-    SignedIn(caller): SignedIn,
+    visitor: SignedIn,
     Path(id): Path<String>,
 ) -> Answer {
     let range = TimeRange {
@@ -109,7 +106,7 @@ pub(crate) async fn metrics(
     };
     let samples = app
         .control
-        .metrics(&caller, &sandbox_id(&id)?, range)
+        .metrics(&visitor.caller, &sandbox_id(&id)?, range)
         .await?;
     html(&MetricsPart {
         charts: Chart::of_sandbox(&samples),
@@ -126,7 +123,7 @@ struct LogsPart {
 
 pub(crate) async fn logs(
     State(app): State<Arc<App>>,
-    SignedIn(caller): SignedIn,
+    visitor: SignedIn,
     Path(id): Path<String>,
 ) -> Answer {
     let request = LogRequest {
@@ -138,7 +135,7 @@ pub(crate) async fn logs(
     };
     let mut entries = app
         .control
-        .logs(&caller, &sandbox_id(&id)?, request)
+        .logs(&visitor.caller, &sandbox_id(&id)?, request)
         .await?;
     entries.reverse();
     html(&LogsPart {
@@ -146,12 +143,16 @@ pub(crate) async fn logs(
     })
 }
 
+/// A form without fields.
+#[derive(Deserialize)]
+pub(crate) struct Nothing {}
+
 pub(crate) async fn kill(
     State(app): State<Arc<App>>,
-    SignedIn(caller): SignedIn,
     Path(id): Path<String>,
+    Posted(visitor, Nothing {}): Posted<Nothing>,
 ) -> Answer {
-    app.control.kill(&caller, &sandbox_id(&id)?).await?;
+    app.control.kill(&visitor.caller, &sandbox_id(&id)?).await?;
     Ok(Redirect::to("/dashboard").into_response())
 }
 
@@ -162,16 +163,15 @@ pub(crate) struct Extension {
 
 pub(crate) async fn extend(
     State(app): State<Arc<App>>,
-    SignedIn(caller): SignedIn,
     Path(id): Path<String>,
-    Form(extension): Form<Extension>,
+    Posted(visitor, extension): Posted<Extension>,
 ) -> Answer {
     if extension.seconds > MAX_EXTENSION {
         return Err(PageError::Refused("that is too long".to_owned()));
     }
     let id = sandbox_id(&id)?;
     app.control
-        .set_timeout(&caller, &id, extension.seconds)
+        .set_timeout(&visitor.caller, &id, extension.seconds)
         .await?;
     Ok(Redirect::to(&format!("/dashboard/sandboxes/{id}")).into_response())
 }

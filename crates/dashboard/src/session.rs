@@ -1,25 +1,30 @@
-//! Who is signed in. A session is a random name in a cookie and an API key in memory: it
-//! ends with the browser's cookie, with the key, or with the server.
+//! Who is signed in. A session is a random name in a cookie and a key or access token in
+//! memory: it ends with the browser's cookie, with the key, or with the server.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRequestParts, Request};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{COOKIE, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use rand::Rng;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use warren_control::Caller;
+use warren_control::{AuthError, Caller, Control};
 use warren_service::Secret;
 
 use crate::App;
 use crate::error::PageError;
 
+/// Start of access tokens; everything else is taken for an API key.
+const TOKEN_PREFIX: &str = "sk_e2b_";
 /// The cookie's name. Its value is 32 random bytes in hex.
 const COOKIE_NAME: &str = "warren_session";
 /// A session that is not used ends.
@@ -102,21 +107,119 @@ pub(crate) fn named(parts: &Parts) -> Option<&str> {
         .map(|(_, value)| value)
 }
 
+/// Longest form that a page sends.
+const MAX_FORM: usize = 64 << 10;
+/// Where scripts put the token that forms have in a field.
+const CSRF_HEADER: &str = "x-csrf-token";
+
+/// Finds out who shows a key or an access token.
+pub(crate) async fn authenticate(
+    control: &Control,
+    credential: &str,
+) -> Result<Arc<Caller>, AuthError> {
+    if credential.starts_with(TOKEN_PREFIX) {
+        control.authenticate_token(credential).await
+    } else {
+        control.authenticate_key(credential).await
+    }
+}
+
+/// What every page of somebody signed in shows around its content.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) team: String,
+    pub(crate) section: &'static str,
+    pub(crate) csrf: String,
+}
+
 /// Whoever is signed in; pages without one lead to the sign-in.
 #[derive(Debug)]
-pub(crate) struct SignedIn(pub(crate) Arc<Caller>);
+pub(crate) struct SignedIn {
+    pub(crate) caller: Arc<Caller>,
+    csrf: String,
+}
+
+impl SignedIn {
+    /// The surroundings of a page in a section.
+    pub(crate) fn frame(&self, section: &'static str) -> Option<Frame> {
+        Some(Frame {
+            team: self.caller.team.name.clone(),
+            section,
+            csrf: self.csrf.clone(),
+        })
+    }
+}
+
+/// What forms of a session bear: known to its pages, and not to other sites.
+fn csrf(session: &str) -> String {
+    hex::encode(Sha256::digest(format!("form:{session}")))
+}
 
 impl FromRequestParts<Arc<App>> for SignedIn {
     type Rejection = PageError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, PageError> {
-        let key = named(parts)
-            .and_then(|name| app.sessions.key(name))
-            .ok_or(PageError::SignedOut)?;
+        let signed_out = || PageError::SignedOut {
+            then: (parts.method == Method::GET)
+                .then(|| parts.uri.path_and_query().map(ToString::to_string))
+                .flatten(),
+        };
+        let name = named(parts).ok_or_else(signed_out)?;
+        let key = app.sessions.key(name).ok_or_else(signed_out)?;
         // Asked each time, so that a deleted key ends its sessions.
-        let caller = app.control.authenticate_key(key.expose()).await?;
-        Ok(Self(caller))
+        let caller = match authenticate(&app.control, key.expose()).await {
+            Err(AuthError::Store(source)) => return Err(PageError::Internal(Box::new(source))),
+            found => found.map_err(|_| signed_out())?,
+        };
+        Ok(Self {
+            caller,
+            csrf: csrf(name),
+        })
     }
+}
+
+/// A form that a page of ours sent, and who sent it.
+#[derive(Debug)]
+pub(crate) struct Posted<T>(pub(crate) SignedIn, pub(crate) T);
+
+#[derive(Deserialize)]
+struct Marked {
+    #[serde(default)]
+    csrf: String,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Posted<T> {
+    type Rejection = PageError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, PageError> {
+        let (mut parts, body) = request.into_parts();
+        let visitor = SignedIn::from_request_parts(&mut parts, app).await?;
+        let body: Bytes = axum::body::to_bytes(body, MAX_FORM)
+            .await
+            .map_err(|_| PageError::Refused("the form is too long".to_owned()))?;
+        let header = parts.headers.get(CSRF_HEADER);
+        let shown = match header.and_then(|value| value.to_str().ok()) {
+            Some(shown) => shown.to_owned(),
+            None => read::<Marked>(&body)?.csrf,
+        };
+        // Both are digests, so that how long this takes tells nothing of use.
+        if Sha256::digest(&shown) != Sha256::digest(&visitor.csrf) {
+            return Err(PageError::Forged);
+        }
+        Ok(Self(visitor, read(&body)?))
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, PageError> {
+    serde_urlencoded::from_bytes(body)
+        .map_err(|error| PageError::Refused(format!("the form can't be read: {error}")))
+}
+
+/// A path of ours that a sign-in leads back to.
+pub(crate) fn is_own_path(path: &str) -> bool {
+    let rest = path.strip_prefix("/dashboard");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+        && path.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Refuses changes that another site's page asks for. The cookie is not sent along by
@@ -157,6 +260,29 @@ mod tests {
         assert!(sessions.key("other").is_none());
         sessions.end(&name);
         assert!(sessions.key(&name).is_none());
+    }
+
+    #[test]
+    fn a_sign_in_leads_back_to_pages_of_ours_only() {
+        for own in ["/dashboard", "/dashboard/usage", "/dashboard?state=paused"] {
+            assert!(is_own_path(own), "{own}");
+        }
+        for other in [
+            "",
+            "/",
+            "//x",
+            "/dashboards",
+            "https://x/dashboard",
+            "/dashboard/\n",
+        ] {
+            assert!(!is_own_path(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn forms_of_two_sessions_differ() {
+        assert_ne!(csrf("a"), csrf("b"));
+        assert_eq!(csrf("a"), csrf("a"));
     }
 
     #[test]

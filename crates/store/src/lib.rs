@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod idempotency;
 mod keys;
+mod login;
 mod metrics;
 mod migrate;
 mod pool;

@@ -25,11 +25,18 @@ def browser(visitor):
     return visitor
 
 
+def form(browser, **fields):
+    """The fields of a form as the pages of the session have them."""
+    csrf = re.search(r'name="csrf" content="([0-9a-f]{64})"', browser.get("/dashboard/usage").text)
+    return {"csrf": csrf.group(1), **fields}
+
+
 def test_every_page_asks_for_a_key(visitor):
     assert visitor.get("/").headers["location"] == "/dashboard"
     for path in ["", "/templates", "/usage", "/sandboxes/ixxxxxxxxxxxxxxxxxxxx", "/sandboxes/i/logs"]:
         answer = visitor.get(f"/dashboard{path}")
-        assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/sign-in"), path
+        assert answer.status_code == 303, path
+        assert answer.headers["location"].startswith("/dashboard/sign-in"), path
 
 
 @pytest.mark.parametrize("key", ["", "nonsense", "e2b_" + "0" * 40, "x" * 10_000])
@@ -54,10 +61,11 @@ def test_a_sandbox_is_shown_and_can_be_ended(browser, own_sandbox):
     while not re.search(r'points="\d', browser.get(f"/dashboard/sandboxes/{sandbox_id}/metrics").text):
         assert time.monotonic() < end + 20
         time.sleep(0.5)
-    browser.post(f"/dashboard/sandboxes/{sandbox_id}/extend", data={"seconds": "3600"})
+    browser.post(f"/dashboard/sandboxes/{sandbox_id}/extend", data=form(browser, seconds="3600"))
     left = re.search(r"Time left</dt><dd>([^<]*)<", browser.get(f"/dashboard/sandboxes/{sandbox_id}/facts").text)
     assert left.group(1).startswith(("1 h 0 min", "59 min"))
-    assert browser.post(f"/dashboard/sandboxes/{sandbox_id}/kill").status_code == 303
+    kill = f"/dashboard/sandboxes/{sandbox_id}/kill"
+    assert browser.post(kill, data=form(browser)).status_code == 303
     assert browser.get(f"/dashboard/sandboxes/{sandbox_id}").status_code == 404
     assert not own_sandbox.is_running()
 
@@ -75,11 +83,13 @@ def test_text_of_users_is_no_markup(browser):
 
 def test_another_site_can_not_act(browser, own_sandbox):
     path = f"/dashboard/sandboxes/{own_sandbox.sandbox_id}/kill"
-    refused = browser.post(path, headers={"Origin": "http://elsewhere.example"})
+    refused = browser.post(path, data=form(browser), headers={"Origin": "http://elsewhere.example"})
     assert refused.status_code == 403
+    for forged in [{}, {"csrf": "0" * 64}]:
+        assert browser.post(path, data=forged).status_code == 403
     assert own_sandbox.is_running()
     own = str(httpx.URL(env.API_URL).copy_with(path="")).rstrip("/")
-    assert browser.post(path, headers={"Origin": own}).status_code == 303
+    assert browser.post(path, data=form(browser), headers={"Origin": own}).status_code == 303
 
 
 def test_signing_out_ends_the_session(browser):

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::print::warning;
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
@@ -38,4 +40,26 @@ pub(crate) struct Connection {
         global = true
     )]
     pub(crate) data_dir: PathBuf,
+}
+
+/// The project that a command is about. The key decides it; naming another is refused.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Project {
+    /// The project, which must be that of the key.
+    #[arg(short = 't', long, value_name = "ID")]
+    project: Option<String>,
+
+    /// The same, by its old name.
+    #[arg(long, hide = true, value_name = "ID")]
+    team: Option<String>,
+}
+
+impl Project {
+    /// What was named.
+    pub(crate) fn named(&self) -> Option<&str> {
+        if self.team.is_some() {
+            warning("The --team flag is deprecated, use --project instead.");
+        }
+        self.project.as_deref().or(self.team.as_deref())
+    }
 }

@@ -1,9 +1,11 @@
 //! The grammar of `warren sandbox`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use super::connection::Connection;
+use super::connection::{Connection, Project};
 
 #[derive(Debug, Args)]
 pub(crate) struct Sandbox {
@@ -16,8 +18,11 @@ pub(crate) struct Sandbox {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
     /// Create a sandbox and open a terminal in it.
-    #[command(visible_alias = "cr", alias = "spawn", alias = "sp")]
+    #[command(visible_alias = "cr")]
     Create(Create),
+    /// Create a sandbox of the template of e2b.toml and open a terminal in it.
+    #[command(visible_alias = "sp")]
+    Spawn(Create),
     /// Open a terminal in a sandbox; a paused one is resumed.
     #[command(visible_alias = "cn")]
     Connect(Connect),
@@ -59,6 +64,13 @@ pub(crate) enum Format {
     Pretty,
     /// For programs.
     Json,
+}
+
+impl Format {
+    /// JSON if it was asked for in either way.
+    pub(crate) fn or_json(self, as_json: bool) -> Self {
+        if as_json { Self::Json } else { self }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,9 +139,20 @@ pub(crate) struct ShellOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// Name or id of the template.
-    #[arg(default_value = "base")]
-    pub(crate) template: String,
+    /// Name or id of the template [default: that of the configuration file if `spawn` finds
+    /// one, else base].
+    pub(crate) template: Option<String>,
+
+    /// Directory of the configuration file.
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub(crate) path: PathBuf,
+
+    /// Configuration file, below the directory; only `spawn` reads it.
+    #[arg(long, default_value = "e2b.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) project: Project,
 
     /// Print the id and leave the sandbox running instead of opening a terminal.
     #[arg(short, long)]

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::connection::Connection;
+use super::connection::{Connection, Project};
 use super::sandbox::Format;
 
 #[derive(Debug, Args)]
@@ -33,12 +33,66 @@ pub(crate) enum TemplateCommand {
     Export(Export),
     /// Build a template from such an archive.
     Import(Import),
+    /// Begin a template as a program for an SDK, or as a Dockerfile.
+    #[command(visible_alias = "it")]
+    Init(Init),
+    /// Turn a Dockerfile and its e2b.toml into a program for an SDK.
+    Migrate(Migrate),
     /// Let other teams use a template.
     #[command(visible_alias = "pb")]
     Publish(Choice),
     /// Keep a template to the own team.
     #[command(visible_alias = "upb")]
     Unpublish(Choice),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    Typescript,
+    PythonSync,
+    PythonAsync,
+}
+
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct Init {
+    /// Name of the template, and of the directory that is made for it.
+    #[arg(value_name = "NAME")]
+    pub(crate) positional: Option<String>,
+
+    /// The same.
+    #[arg(short, long, conflicts_with = "positional")]
+    pub(crate) name: Option<String>,
+
+    /// Directory to work in.
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub(crate) path: PathBuf,
+
+    /// Language of the program.
+    #[arg(short, long, conflicts_with = "dockerfile")]
+    pub(crate) language: Option<Language>,
+
+    /// Write an e2b.Dockerfile instead of a program.
+    #[arg(long)]
+    pub(crate) dockerfile: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// Name of the template [default: that of the configuration file].
+    #[arg(short, long)]
+    pub(crate) name: Option<String>,
+
+    /// Configuration file, below the directory.
+    #[arg(long, default_value = "e2b.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Language of the program.
+    #[arg(short, long)]
+    pub(crate) language: Option<Language>,
+
+    #[command(flatten)]
+    pub(crate) recipe: Recipe,
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +186,9 @@ pub(crate) struct Create {
     pub(crate) name: String,
 
     #[command(flatten)]
+    pub(crate) project: Project,
+
+    #[command(flatten)]
     pub(crate) recipe: Recipe,
 }
 
@@ -149,14 +206,16 @@ pub(crate) struct Build {
     pub(crate) config: PathBuf,
 
     #[command(flatten)]
+    pub(crate) project: Project,
+
+    #[command(flatten)]
     pub(crate) recipe: Recipe,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// The team, which must be that of the key.
-    #[arg(short = 't', long = "project", alias = "team", value_name = "ID")]
-    pub(crate) team: Option<String>,
+    #[command(flatten)]
+    pub(crate) project: Project,
 
     #[arg(short, long, default_value = "pretty")]
     pub(crate) format: Format,
@@ -174,6 +233,13 @@ pub(crate) struct Choice {
     /// Configuration file, below the directory.
     #[arg(long, default_value = "e2b.toml", value_name = "FILE")]
     pub(crate) config: PathBuf,
+
+    /// Choose from a list.
+    #[arg(short, long, conflicts_with = "template")]
+    pub(crate) select: bool,
+
+    #[command(flatten)]
+    pub(crate) project: Project,
 
     /// Do it without asking.
     #[arg(short, long)]

@@ -14,7 +14,7 @@ use warren_client::{
 
 use super::{LIFE, found, shell, terminal};
 use crate::cli::sandbox::Exec;
-use crate::print::{raw, warning};
+use crate::print::{self, raw, warning};
 
 /// Bytes of one message to standard input.
 const PIECE: usize = 64 << 10;
@@ -22,7 +22,7 @@ const PIECE: usize = 64 << 10;
 const BROKEN_PIPE: u8 = 141;
 
 /// Runs a command in a sandbox.
-pub(super) async fn run(client: &Client, args: Exec) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(client: &Client, args: Exec, as_json: bool) -> anyhow::Result<ExitCode> {
     let Some((id, words)) = args.words.split_first() else {
         bail!("missing required argument 'SANDBOX_ID'");
     };
@@ -56,7 +56,11 @@ pub(super) async fn run(client: &Client, args: Exec) -> anyhow::Result<ExitCode>
     let signals = Signals::listen()?;
     let process = sandbox.commands().start(command).await?;
     if args.background {
-        warning(&process.pid().to_string());
+        if as_json {
+            print::json(&serde_json::json!({ "pid": process.pid() }))?;
+        } else {
+            warning(&process.pid().to_string());
+        }
         return Ok(ExitCode::SUCCESS);
     }
     follow(process, piped, signals).await

@@ -14,14 +14,14 @@ pub(super) const FOLLOW: Duration = Duration::from_millis(400);
 const MIB: u64 = 1 << 20;
 
 /// Shows all about a sandbox.
-pub(super) async fn info(client: &Client, args: Info) -> anyhow::Result<ExitCode> {
+pub(super) async fn info(client: &Client, args: Info, as_json: bool) -> anyhow::Result<ExitCode> {
     let detail = found(client.get(&args.id).await, &args.id)?;
     // Its token opens the sandbox; it is no description.
     let mut value = serde_json::to_value(&detail)?;
     if let Some(fields) = value.as_object_mut() {
         fields.remove("envdAccessToken");
     }
-    if args.format == Format::Json {
+    if args.format.or_json(as_json) == Format::Json {
         json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -60,7 +60,11 @@ fn label(name: &str) -> String {
 }
 
 /// Shows what a sandbox uses.
-pub(super) async fn metrics(client: &Client, args: Metrics) -> anyhow::Result<ExitCode> {
+pub(super) async fn metrics(
+    client: &Client,
+    args: Metrics,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let mut last: Option<SandboxMetric> = None;
     loop {
         let from = last.map(|metric| metric.timestamp);
@@ -71,7 +75,7 @@ pub(super) async fn metrics(client: &Client, args: Metrics) -> anyhow::Result<Ex
         };
         for sample in samples {
             if last.is_none_or(|last| sample.timestamp > last.timestamp) {
-                show(&sample, args.format)?;
+                show(&sample, args.format.or_json(as_json))?;
                 last = Some(sample);
             }
         }

@@ -2,29 +2,29 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use warren_client::{Client, ListQuery, ListedSandbox, State};
 
 use crate::cli::sandbox::{Filter, Format, List, Order, StateName};
-use crate::connection::NO_SERVER;
+use crate::connection::reached;
 use crate::print::{json, line, local, printable, table};
 
 /// Sandboxes of one page.
 const PAGE: usize = 100;
 
 /// Lists sandboxes.
-pub(super) async fn run(client: &Client, args: List) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(client: &Client, args: List, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut query = query(&args.filter);
     query.template = args.template;
     query.started_after = args.started_after;
     query.oldest_first = args.order == Order::Asc;
     let (sandboxes, more) = collect(client, query, args.limit).await?;
-    match args.format {
+    let format = args.format.or_json(as_json);
+    match format {
         Format::Json => json(&sandboxes)?,
         Format::Pretty if sandboxes.is_empty() => line("No sandboxes found")?,
         Format::Pretty => show(&sandboxes)?,
     }
-    if more && args.format == Format::Pretty {
+    if more && format == Format::Pretty {
         line(&format!(
             "Showing first {} sandboxes. Use --limit to change.",
             args.limit
@@ -62,7 +62,7 @@ pub(super) async fn collect(
             limit => PAGE.min(limit - all.len()),
         };
         query.limit = u32::try_from(wanted).ok();
-        let page = client.list(&query).await.context(NO_SERVER)?;
+        let page = client.list(&query).await.map_err(reached)?;
         all.extend(page.sandboxes);
         query.next_token = page.next_token;
         if query.next_token.is_none() || (limit != 0 && all.len() >= limit) {

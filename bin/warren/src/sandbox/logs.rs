@@ -13,7 +13,7 @@ use crate::cli::sandbox::{Format, Level, Logs};
 use crate::print::{line, printable, warning};
 
 /// Shows the log of a sandbox.
-pub(super) async fn run(client: &Client, args: Logs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(client: &Client, args: Logs, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut query = LogQuery {
         // All that is kept, from the first line on.
         from: Some(Timestamp::UNIX_EPOCH),
@@ -25,7 +25,7 @@ pub(super) async fn run(client: &Client, args: Logs) -> anyhow::Result<ExitCode>
         }),
     };
     let mut printer = Printer {
-        format: args.format,
+        format: args.format.or_json(as_json),
         loggers: args.loggers,
         colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         seen: Seen::default(),

@@ -2,27 +2,28 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use serde_json::json;
 use warren_client::{Client, SnapshotQuery};
 
-use super::found;
+use super::{done, found};
 use crate::cli::sandbox::{Format, Snapshot};
-use crate::connection::NO_SERVER;
-use crate::print::{json, line, printable, table, warning};
+use crate::connection::reached;
+use crate::print::{self, line, printable, table, warning};
 
 /// Snapshots of one page.
 const PAGE: usize = 100;
 
 /// Runs a command of the group.
-pub(super) async fn run(client: &Client, command: Snapshot) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    client: &Client,
+    command: Snapshot,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     match command {
         Snapshot::Create { id, name } => {
             let made = found(client.snapshot(&id, name.as_deref()).await, &id)?;
-            line(&format!(
-                "Created snapshot {} from sandbox {id}",
-                made.snapshot_id
-            ))?;
-            Ok(ExitCode::SUCCESS)
+            let text = format!("Created snapshot {} from sandbox {id}", made.snapshot_id);
+            done(as_json, &serde_json::to_value(&made)?, &text)
         }
         Snapshot::List {
             id,
@@ -35,9 +36,9 @@ pub(super) async fn run(client: &Client, command: Snapshot) -> anyhow::Result<Ex
                 name,
                 ..SnapshotQuery::default()
             };
-            list(client, query, limit, format).await
+            list(client, query, limit, format.or_json(as_json)).await
         }
-        Snapshot::Delete { ids } => delete(client, &ids).await,
+        Snapshot::Delete { ids } => delete(client, &ids, as_json).await,
     }
 }
 
@@ -54,7 +55,7 @@ async fn list(
             limit => PAGE.min(limit - all.len()),
         };
         query.limit = u32::try_from(wanted).ok();
-        let (page, next) = client.snapshots(&query).await.context(NO_SERVER)?;
+        let (page, next) = client.snapshots(&query).await.map_err(reached)?;
         all.extend(page);
         query.next_token = next;
         if query.next_token.is_none() || (limit != 0 && all.len() >= limit) {
@@ -62,7 +63,7 @@ async fn list(
         }
     }
     match format {
-        Format::Json => json(&all)?,
+        Format::Json => print::json(&all)?,
         Format::Pretty if all.is_empty() => line("No snapshots found")?,
         Format::Pretty => {
             let rows: Vec<Vec<String>> = all
@@ -80,10 +81,16 @@ async fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn delete(client: &Client, ids: &[String]) -> anyhow::Result<ExitCode> {
+async fn delete(client: &Client, ids: &[String], as_json: bool) -> anyhow::Result<ExitCode> {
     let mut failed = false;
+    let mut told = Vec::new();
     for id in ids {
-        match client.delete_template(id).await {
+        let deleted = client.delete_template(id).await;
+        if let (true, Ok(deleted)) = (as_json, &deleted) {
+            told.push(json!({ "snapshotID": id, "deleted": deleted }));
+            continue;
+        }
+        match deleted {
             Ok(true) => line(&format!("Snapshot {id} has been deleted"))?,
             Ok(false) => warning(&format!("Snapshot {id} wasn't found")),
             Err(error) => {
@@ -91,6 +98,9 @@ async fn delete(client: &Client, ids: &[String]) -> anyhow::Result<ExitCode> {
                 failed = true;
             }
         }
+    }
+    if as_json {
+        print::json(&told)?;
     }
     Ok(if failed {
         ExitCode::FAILURE

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use warren_client::{BuildLogEntry, BuildOptions, Client, Error, LogLevel, Template};
 
 use super::project::{self, Project};
 use crate::cli::template::{Build, Create, Limits, Recipe};
-use crate::connection::NO_SERVER;
-use crate::print::{line, printable, warning};
+use crate::connection::{self, NO_SERVER};
+use crate::print::{self, line, printable, warning};
 
 /// Names looked for when no Dockerfile is named.
 const DOCKERFILES: [&str; 2] = ["e2b.Dockerfile", "Dockerfile"];
@@ -20,17 +21,23 @@ const DOCKERFILES: [&str; 2] = ["e2b.Dockerfile", "Dockerfile"];
 const NAME: usize = 128;
 
 /// `warren template create`: builds under a name.
-pub(super) async fn create(client: &Client, args: Create) -> anyhow::Result<ExitCode> {
+pub(super) async fn create(
+    client: &Client,
+    args: Create,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let name = template_name(&args.name)?;
     if args.recipe.start.is_some() && args.recipe.ready.is_none() {
         bail!("Both start and ready commands must be provided.");
     }
-    run(client, &name, &args.recipe, None).await?;
+    connection::require_project(client, args.project.named()).await?;
+    run(client, &name, &args.recipe, None, as_json).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `warren template build`: builds what the configuration file describes.
-pub(super) async fn build(client: &Client, args: Build) -> anyhow::Result<ExitCode> {
+pub(super) async fn build(client: &Client, args: Build, as_json: bool) -> anyhow::Result<ExitCode> {
+    connection::require_project(client, args.project.named()).await?;
     let path = args.recipe.path.join(&args.config);
     let mut project = project::read(&path)?.unwrap_or_default();
     let named = args.name.or_else(|| project.reference()).or(args.template);
@@ -47,7 +54,7 @@ pub(super) async fn build(client: &Client, args: Build) -> anyhow::Result<ExitCo
     let limits = &mut recipe.limits;
     limits.cpu_count = limits.cpu_count.or(project.cpu_count);
     limits.memory_mib = limits.memory_mib.or(project.memory_mb);
-    let built = run(client, &name, &recipe, Some(&mut project)).await?;
+    let built = run(client, &name, &recipe, Some(&mut project), as_json).await?;
     project.template_id = Some(built);
     project.template_name = Some(name);
     project.start_cmd = recipe.start;
@@ -74,7 +81,7 @@ pub(super) fn template_name(text: &str) -> anyhow::Result<String> {
 }
 
 /// Finds and reads the Dockerfile.
-fn dockerfile(recipe: &Recipe) -> anyhow::Result<(PathBuf, String)> {
+pub(super) fn dockerfile(recipe: &Recipe) -> anyhow::Result<(PathBuf, String)> {
     let candidates: Vec<PathBuf> = match &recipe.dockerfile {
         Some(name) => vec![name.clone()],
         None => DOCKERFILES.map(PathBuf::from).into(),
@@ -104,12 +111,14 @@ async fn run(
     name: &str,
     recipe: &Recipe,
     project: Option<&mut Project>,
+    as_json: bool,
 ) -> anyhow::Result<String> {
     let (file, text) = dockerfile(recipe)?;
     let file = Path::new(&file).display().to_string();
-    line(&format!(
-        "Found ./{file} that will be used to build the sandbox template."
-    ))?;
+    progress(
+        as_json,
+        &format!("Found ./{file} that will be used to build the sandbox template."),
+    )?;
     if let Some(project) = project {
         project.dockerfile = Some(file);
     }
@@ -124,7 +133,7 @@ async fn run(
         (None, Some(ready)) => template = template.ready(ready),
         (None, None) => {}
     }
-    finish(client, &template, options(name, &recipe.limits)).await
+    finish(client, &template, options(name, &recipe.limits), as_json).await
 }
 
 /// What is asked of a build beside its steps.
@@ -144,20 +153,29 @@ pub(super) async fn finish(
     client: &Client,
     template: &Template,
     options: BuildOptions,
+    as_json: bool,
 ) -> anyhow::Result<String> {
     let name = &options.name;
-    line("Building sandbox template...")?;
+    progress(as_json, "Building sandbox template...")?;
     let start = Instant::now();
     let mut closed = Ok(());
     let result = client
         .build(template, &options, |entry| {
             if closed.is_ok() {
-                closed = show(start, entry);
+                closed = show(start, entry, as_json);
             }
         })
         .await;
     closed?;
     match result {
+        Ok(build) if as_json => {
+            print::json(&json!({
+                "templateID": build.template_id,
+                "buildID": build.build_id,
+                "name": name,
+            }))?;
+            Ok(build.template_id)
+        }
         Ok(build) => {
             line(&format!("✅ Building sandbox template {name} finished."))?;
             line(&format!(
@@ -166,7 +184,7 @@ pub(super) async fn finish(
             Ok(build.template_id)
         }
         Err(Error::Build { message, step }) => {
-            line("❌ Template build failed.")?;
+            progress(as_json, "❌ Template build failed.")?;
             match step {
                 Some(step) => bail!("{message} (step {step})"),
                 None => bail!("{message}"),
@@ -177,7 +195,16 @@ pub(super) async fn finish(
     }
 }
 
-fn show(start: Instant, entry: &BuildLogEntry) -> io::Result<()> {
+/// Tells how far it is: on standard error if the result is for a program.
+fn progress(as_json: bool, text: &str) -> io::Result<()> {
+    if as_json {
+        warning(text);
+        return Ok(());
+    }
+    line(text)
+}
+
+fn show(start: Instant, entry: &BuildLogEntry, as_json: bool) -> io::Result<()> {
     let word = match entry.level {
         LogLevel::Debug => return Ok(()),
         LogLevel::Info => "INFO ",
@@ -185,10 +212,10 @@ fn show(start: Instant, entry: &BuildLogEntry) -> io::Result<()> {
         LogLevel::Error => "ERROR",
     };
     let seconds = start.elapsed().as_secs_f64();
-    line(&format!(
-        "{seconds:>6.1}s | {word} {}",
-        printable(&entry.message)
-    ))
+    progress(
+        as_json,
+        &format!("{seconds:>6.1}s | {word} {}", printable(&entry.message)),
+    )
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use serde_json::json;
 use warren_client::{Client, Template};
 
 use super::build::{finish, options, template_name};
 use crate::cli::template::{Export, Import};
-use crate::print::line;
+use crate::print::{self, line};
 
 /// A file that is removed unless it got its name.
 struct Draft(PathBuf);
@@ -21,7 +22,11 @@ impl Drop for Draft {
 }
 
 /// `warren template export`.
-pub(super) async fn export(client: &Client, args: &Export) -> anyhow::Result<ExitCode> {
+pub(super) async fn export(
+    client: &Client,
+    args: &Export,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let output = &args.output;
     let mut name = output.file_name().context("name a file")?.to_owned();
     name.push(".part");
@@ -31,6 +36,10 @@ pub(super) async fn export(client: &Client, args: &Export) -> anyhow::Result<Exi
     let length = client.export_template(&args.template, &mut file).await?;
     file.sync_all().await.with_context(told)?;
     std::fs::rename(&draft.0, output).with_context(told)?;
+    if as_json {
+        print::json(&json!({ "file": output, "bytes": length }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     line(&format!(
         "{}: {} MiB",
         output.display(),
@@ -40,7 +49,11 @@ pub(super) async fn export(client: &Client, args: &Export) -> anyhow::Result<Exi
 }
 
 /// `warren template import`.
-pub(super) async fn import(client: &Client, args: Import) -> anyhow::Result<ExitCode> {
+pub(super) async fn import(
+    client: &Client,
+    args: Import,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let name = template_name(&args.name)?;
     let mut template = Template::from_image_archive(&args.file)?;
     match (args.start, args.ready) {
@@ -48,6 +61,6 @@ pub(super) async fn import(client: &Client, args: Import) -> anyhow::Result<Exit
         (_, Some(ready)) => template = template.ready(ready),
         _ => {}
     }
-    finish(client, &template, options(&name, &args.limits)).await?;
+    finish(client, &template, options(&name, &args.limits), as_json).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -52,7 +52,7 @@ pub(crate) fn parse(text: &str) -> Result<Project, toml::de::Error> {
 }
 
 /// Reads the file; `None` if there is none.
-pub(super) fn read(path: &Path) -> anyhow::Result<Option<Project>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Project>> {
     match fs::read_to_string(path) {
         Ok(text) => {
             let project = parse(&text).with_context(|| format!("read {}", path.display()))?;
