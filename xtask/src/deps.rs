@@ -100,6 +100,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-types",
             "warren-volume",
             "warren-webhook",
+            "warren-wire",
         ],
     ),
     ("warren-bench", &["warren-client", "warren-types"]),

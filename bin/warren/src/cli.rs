@@ -11,6 +11,7 @@ use warren_template::{BadMirror, Mirror};
 pub(crate) mod address;
 pub(crate) mod auth;
 pub(crate) mod connection;
+pub(crate) mod operator;
 pub(crate) mod sandbox;
 pub(crate) mod template;
 
@@ -50,6 +51,17 @@ pub(crate) enum Command {
     /// Build, list, publish and delete templates.
     #[command(alias = "tpl", alias = "templates", arg_required_else_help = true)]
     Template(template::Template),
+    /// Make, list, change and delete teams of a server that you operate.
+    #[command(alias = "teams", arg_required_else_help = true)]
+    Team(operator::Team),
+    /// Add people and put them in teams.
+    #[command(alias = "users", arg_required_else_help = true)]
+    User(operator::User),
+    /// Make, list, rename and revoke API keys.
+    #[command(alias = "keys", arg_required_else_help = true)]
+    Key(operator::Key),
+    /// Show who did what.
+    Audit(operator::Audit),
     /// Measure how fast a server creates sandboxes, runs commands in them and ends them.
     Bench(Bench),
     /// Print a script that completes commands and flags in a shell.

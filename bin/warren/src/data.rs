@@ -10,6 +10,9 @@ use rand::Rng;
 use rustix::fs::{FlockOperation, flock};
 use warren_service::Secret;
 
+/// Shorter administrator's tokens are refused.
+const MIN_ADMIN_TOKEN: usize = 32;
+
 /// The data directory, locked for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -49,6 +52,26 @@ impl DataDir {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The administrator's token for requests over the network, made on first start.
+    pub(crate) fn admin_token(&self) -> anyhow::Result<Secret> {
+        let path = self.path.join("admin-token");
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim().len() >= MIN_ADMIN_TOKEN => {
+                Ok(Secret::new(text.trim().to_owned()))
+            }
+            Ok(_) => bail!(
+                "{} holds less than {MIN_ADMIN_TOKEN} characters\nhint: remove it, and the next start makes a new one",
+                path.display()
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let token = hex::encode(rand::rng().random::<[u8; 32]>());
+                write_secret(&path, &token)?;
+                Ok(Secret::new(token))
+            }
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
     }
 
     /// The key that sandbox tokens are derived from, made on first start.

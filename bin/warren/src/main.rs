@@ -19,6 +19,7 @@ mod guest;
 mod interpreter;
 mod manual;
 mod mcp;
+mod operator;
 mod print;
 mod sandbox;
 mod template;
@@ -64,6 +65,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args, as_json),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::write(&dir),
+        Command::Team(args) => operator::team(args, as_json),
+        Command::User(args) => operator::user(args, as_json),
+        Command::Key(args) => operator::key(args, as_json),
+        Command::Audit(args) => operator::audit(args, as_json),
     };
     result.unwrap_or_else(|error| {
         // A closed stderr leaves nobody to tell.

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use warren_api::ApiConfig;
 use warren_cluster::{BuildHost, NodeHandle};
-use warren_control::{BuildSpec, Control, ControlConfig, Limits, WebhookConfig};
+use warren_control::{BuildSpec, By, Control, ControlConfig, Limits, NewKey, WebhookConfig};
 use warren_node::services::Events;
 use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
 use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
@@ -40,6 +40,7 @@ use crate::edge::LocalRoutes;
 use crate::egress;
 use crate::guest;
 use crate::interpreter;
+use crate::operator;
 use crate::tools;
 
 /// Requests in flight get this long when the server stops; a second signal cuts them.
@@ -160,6 +161,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let handle: Arc<dyn NodeHandle> = Arc::clone(&node) as _;
     let control = Control::new(config, store, handle);
     let made = control.bootstrap().await?;
+    let is_first_start = made.is_some();
     control.run();
     let reconciled = control.reconcile().await?;
     let swept = control.sweep_volumes().await?;
@@ -177,6 +179,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     .await?;
     let api_config = ApiConfig {
         public_url: args.public_url.clone(),
+        admin_token: Some(data.admin_token()?),
         ..ApiConfig::default()
     };
     let api = warren_api::router(Arc::clone(&control), api_config);
@@ -189,7 +192,14 @@ async fn start(args: Up) -> anyhow::Result<()> {
     .start(&args)
     .await?;
 
-    announce(listen, &key, tls.is_some().then_some(&domain));
+    operator::serve(data.path(), Arc::clone(&control), &services)?;
+    let shown = is_first_start.then_some(&key);
+    announce(
+        listen,
+        shown,
+        &args.data_dir,
+        tls.is_some().then_some(&domain),
+    );
     let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
     let proxy = Proxy::new(routes, ProxyConfig::default());
     let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);
@@ -386,7 +396,8 @@ async fn keep_key(
             (None, Some(key)) => write_secret(path, key.expose())?,
             (None, None) => {
                 let team = control.default_team().await?;
-                let fresh = control.key_create(team.id, "default").await?.clear;
+                let new = NewKey::named("default");
+                let fresh = control.key_create(&By::SYSTEM, team.id, new).await?.clear;
                 write_secret(path, fresh.expose())?;
                 key = Some(fresh);
             }
@@ -407,13 +418,17 @@ pub(crate) fn local_url(listen: SocketAddr) -> String {
     format!("http://{host}:{}", listen.port())
 }
 
-/// Tells how to use the server. The key goes to a terminal only: logs are kept.
-fn announce(listen: SocketAddr, key: &Secret, domain: Option<&String>) {
+/// Tells how to use the server. The key is told at the first start only: what is printed
+/// may be kept by others.
+fn announce(listen: SocketAddr, key: Option<&Secret>, data_dir: &Path, domain: Option<&String>) {
     let url = local_url(listen);
+    let key = key.map_or_else(
+        || format!("$(warren key show-first --data-dir {})", data_dir.display()),
+        |key| key.expose().to_owned(),
+    );
     let mut out = std::io::stdout().lock();
     let shown = format!(
-        "Warren is ready at {url}\n\n  export E2B_API_URL={url}\n  export E2B_SANDBOX_URL={url}\n  export E2B_VOLUME_API_URL={url}\n  export E2B_API_KEY={}\n",
-        key.expose()
+        "Warren is ready at {url}\n\n  export E2B_API_URL={url}\n  export E2B_SANDBOX_URL={url}\n  export E2B_VOLUME_API_URL={url}\n  export E2B_API_KEY={key}\n"
     );
     // Nobody to read it is no failure.
     writeln!(out, "{shown}").ok();

@@ -20,6 +20,7 @@ use crate::error::ApiError;
 use crate::extract::{PathPair, PathText, Query, TemplateJson, detached, json};
 use crate::observe::{is_backward, min_level, moment};
 use crate::router::App;
+use crate::trail;
 
 type Answer = Result<Response, ApiError>;
 
@@ -74,14 +75,17 @@ pub(crate) async fn request_v3(
 ) -> Answer {
     let made = request(&app, caller, body).await?;
     let body = wire::TemplateBuildRequested {
-        template_id: made.template.into(),
+        template_id: made.template.clone().into(),
         build_id: made.build.to_string(),
         public: made.public,
         names: vec![made.name],
         aliases: vec![made.alias],
         tags: made.tags,
     };
-    Ok(json(StatusCode::ACCEPTED, &body))
+    Ok(trail::made(
+        json(StatusCode::ACCEPTED, &body),
+        made.template.into(),
+    ))
 }
 
 /// `POST /v2/templates`
@@ -98,7 +102,7 @@ pub(crate) async fn request_v2(
     };
     let made = request(&app, caller, body).await?;
     let body = wire::LegacyTemplate {
-        template_id: made.template.into(),
+        template_id: made.template.clone().into(),
         build_id: made.build.to_string(),
         cpu_count: 0,
         memory_mb: 0,
@@ -113,7 +117,10 @@ pub(crate) async fn request_v2(
         build_count: 0,
         envd_version: String::new(),
     };
-    Ok(json(StatusCode::ACCEPTED, &body))
+    Ok(trail::made(
+        json(StatusCode::ACCEPTED, &body),
+        made.template.into(),
+    ))
 }
 
 /// The first generation of routes, whose clients push images to a registry of ours.

@@ -15,6 +15,8 @@ use warren_service::Chain;
 use warren_types::EndReason;
 use warren_wire::ErrorBody;
 
+use crate::trail::Told;
+
 /// All that is said of a fault of ours; the cause is in the log.
 pub(crate) const INTERNAL: &str = "internal server error";
 const CAPACITY: &str = "sandbox_capacity_unavailable";
@@ -99,7 +101,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, should_retry, retry_after_s) =
             (self.status, self.should_retry, self.retry_after_s);
+        let told = Told(self.message.clone().into_owned());
         let mut response = crate::extract::json(status, &self.into_body());
+        response.extensions_mut().insert(told);
         let headers = response.headers_mut();
         if let Some(yes) = should_retry {
             let value = HeaderValue::from_static(if yes { "true" } else { "false" });
@@ -116,6 +120,12 @@ impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match &error {
             AuthError::Store(_) => Self::internal(&error),
+            AuthError::NoMember | AuthError::ReadOnly | AuthError::Blocked | AuthError::Banned => {
+                Self::told(StatusCode::FORBIDDEN, &error)
+            }
+            AuthError::TooManyKeys => {
+                Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false)
+            }
             _ => Self::told(StatusCode::UNAUTHORIZED, &error),
         }
     }

@@ -1,6 +1,7 @@
 //! The E2B REST API over the use cases: routes, credentials, error bodies, rate limits.
 //! What is not built answers 501 and names itself; [`operations`] lists both kinds.
 
+mod admin;
 mod auth;
 mod builds;
 mod convert;
@@ -11,7 +12,9 @@ mod extract;
 mod health;
 mod idempotent;
 mod images;
+mod keys;
 mod list;
+mod nodes;
 mod observe;
 mod operations;
 mod rate;
@@ -21,6 +24,7 @@ mod snapshots;
 mod tags;
 mod teams;
 mod templates;
+mod trail;
 mod unimplemented;
 mod uploads;
 mod volumecontent;
@@ -28,4 +32,4 @@ mod volumes;
 
 pub use operations::Operation;
 pub use rate::RateLimit;
-pub use router::{ApiConfig, operations, router};
+pub use router::{ApiConfig, local_router, operations, own_operations, router};

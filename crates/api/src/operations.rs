@@ -15,10 +15,26 @@ pub(crate) enum Access {
     KeyOrToken,
     /// An access token, or the administrator for a team. No API key.
     Person,
+    /// The same, and the token must come with a team.
+    PersonInTeam,
     /// The administrator.
     Admin,
     /// A volume's token.
     Volume,
+}
+
+/// Who leaves an entry in the audit trail for what an operation does. Of what it refuses,
+/// the request always leaves one, unless the operation only reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trail {
+    /// Nobody: it only reads.
+    Reads,
+    /// Nobody: it is asked for all the time, and events tell of it.
+    Frequent,
+    /// The request, before it is answered.
+    Request,
+    /// The change itself, in its transaction.
+    Change,
 }
 
 /// One operation of the API.
@@ -31,6 +47,16 @@ pub struct Operation {
     /// Whether it does what it says; if not, it answers 501.
     pub is_built: bool,
     pub(crate) access: Access,
+    pub(crate) trail: Trail,
+    /// Whether what it tells lets one change things, though it changes nothing.
+    pub(crate) tells_secret: bool,
+}
+
+impl Operation {
+    /// Whether a credential that may only read must not be let through.
+    pub(crate) fn writes(&self) -> bool {
+        self.trail != Trail::Reads || self.tells_secret
+    }
 }
 
 /// Operations by what a request shows of itself.

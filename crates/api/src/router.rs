@@ -12,11 +12,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use warren_control::Control;
 use warren_service::Secret;
 
-use crate::operations::{Access, Operation, Operations};
+use crate::operations::{Access, Operation, Operations, Trail};
 use crate::rate::{RateLimit, Rates};
 use crate::{
-    auth, builds, cors, events, health, images, list, observe, sandboxes, snapshots, tags, teams,
-    templates, unimplemented, uploads, volumecontent, volumes,
+    admin, auth, builds, cors, events, health, images, keys, list, nodes, observe, sandboxes,
+    snapshots, tags, teams, templates, unimplemented, uploads, volumecontent, volumes,
 };
 
 /// Settings of the API.
@@ -39,10 +39,12 @@ pub(crate) struct App {
     pub(crate) rates: Rates,
     pub(crate) admin_token: Option<Secret>,
     pub(crate) public_url: Option<String>,
+    /// Whether only the operator can reach it, so that no token is asked for.
+    pub(crate) is_local: bool,
 }
 
 #[derive(Default)]
-struct Table {
+pub(crate) struct Table {
     router: Router<Arc<App>>,
     operations: Vec<Operation>,
 }
@@ -62,13 +64,43 @@ impl Table {
     {
         let filter = MethodFilter::try_from(method.clone()).expect("a standard method");
         self.router = self.router.route(path, on(filter, handler));
+        let trail = match (&method, access) {
+            // What is in a volume is changed by its token, which names nobody.
+            (&Method::GET, _) | (_, Access::Volume | Access::Open) => Trail::Reads,
+            _ => Trail::Request,
+        };
         self.operations.push(Operation {
             method,
             path,
             is_built,
             access,
+            trail,
+            tells_secret: false,
         });
         self
+    }
+
+    /// Changes what is known of the operation that was added last.
+    fn last(mut self, change: impl FnOnce(&mut Operation)) -> Self {
+        if let Some(operation) = self.operations.last_mut() {
+            change(operation);
+        }
+        self
+    }
+
+    /// Of the operation added last: its changes are in the audit trail by themselves.
+    fn with_own_trail(self) -> Self {
+        self.last(|operation| operation.trail = Trail::Change)
+    }
+
+    /// Of the operation added last: it is asked for all the time, and events tell of it.
+    fn frequent(self) -> Self {
+        self.last(|operation| operation.trail = Trail::Frequent)
+    }
+
+    /// Of the operation added last: what it tells is enough to change things.
+    fn tells_secret(self) -> Self {
+        self.last(|operation| operation.tells_secret = true)
     }
 
     fn built<H, T>(self, method: Method, path: &'static str, access: Access, handler: H) -> Self
@@ -131,12 +163,14 @@ fn table() -> Table {
             Key,
             sandboxes::timeout,
         )
+        .frequent()
         .built(
             POST,
             "/sandboxes/{sandboxID}/refreshes",
             Key,
             sandboxes::refresh,
         )
+        .frequent()
         .built(
             Method::PUT,
             "/sandboxes/{sandboxID}/network",
@@ -154,7 +188,9 @@ fn table() -> Table {
         .built(GET, "/templates/{templateID}", Key, templates::get)
         .built(GET, "/templates/aliases/{alias}", Key, templates::alias);
     unimplemented::OPERATIONS.iter().fold(
-        lifecycle_events(volumes_and_content(builds_of_templates(built))),
+        administration(keys_of_teams(lifecycle_events(volumes_and_content(
+            builds_of_templates(built),
+        )))),
         |table, (method, path, access)| {
             table.add(method.clone(), path, *access, false, unimplemented::answer)
         },
@@ -188,6 +224,7 @@ fn builds_of_templates(table: Table) -> Table {
         .built(GET, LOGS, KeyOrToken, builds::logs)
         .built(POST, CANCEL, Admin, builds::cancel_all)
         .built(GET, FILES, KeyOrToken, uploads::files)
+        .tells_secret()
         .built(DELETE, ONE, KeyOrToken, templates::delete)
         .built(PATCH, ONE, KeyOrToken, templates::update_v1)
         .built(
@@ -230,6 +267,7 @@ fn volumes_and_content(table: Table) -> Table {
         .built(POST, "/volumes", Key, volumes::create)
         .built(GET, "/volumes", Key, volumes::list)
         .built(GET, ONE, Key, volumes::get)
+        .tells_secret()
         .built(DELETE, ONE, Key, volumes::delete)
         .built(GET, PATH, Volume, volumecontent::path)
         .built(Method::PATCH, PATH, Volume, volumecontent::change)
@@ -258,6 +296,92 @@ fn lifecycle_events(table: Table) -> Table {
         .built(GET, DELIVERIES, Key, events::deliveries)
 }
 
+/// Keys of the caller's team, and tokens of the caller.
+fn keys_of_teams(table: Table) -> Table {
+    use Access::{Person, PersonInTeam};
+    const KEYS: &str = "/api-keys";
+    const KEY: &str = "/api-keys/{apiKeyID}";
+    const TOKEN: &str = "/access-tokens/{accessTokenID}";
+    table
+        .built(Method::GET, KEYS, PersonInTeam, keys::list)
+        .built(Method::POST, KEYS, PersonInTeam, keys::create)
+        .with_own_trail()
+        .built(Method::PATCH, KEY, PersonInTeam, keys::rename)
+        .with_own_trail()
+        .built(Method::DELETE, KEY, PersonInTeam, keys::delete)
+        .with_own_trail()
+        .built(Method::POST, "/access-tokens", Person, keys::token_create)
+        .with_own_trail()
+        .built(Method::DELETE, TOKEN, Person, keys::token_delete)
+        .with_own_trail()
+}
+
+/// What the administrator does in the API that clients know.
+fn administration(table: Table) -> Table {
+    use Access::Admin;
+    const NODE: &str = "/nodes/{nodeID}";
+    const KILL: &str = "/admin/teams/{teamID}/sandboxes/kill";
+    const COUNTS: &str = "/admin/sandboxes/running-counts";
+    const KEYS: &str = "/admin/teams/{teamID}/api-keys";
+    const KEY: &str = "/admin/teams/{teamID}/api-keys/{apiKeyID}";
+    table
+        .built(Method::GET, "/nodes", Admin, nodes::list)
+        .built(Method::GET, NODE, Admin, nodes::get)
+        .built(Method::POST, NODE, Admin, nodes::set_status)
+        .built(Method::POST, KILL, Admin, admin::kill_all)
+        .built(Method::GET, COUNTS, Admin, admin::running_counts)
+        .built(Method::POST, KEYS, Admin, admin::key_create)
+        .with_own_trail()
+        .built(Method::DELETE, KEY, Admin, admin::key_delete)
+        .with_own_trail()
+}
+
+/// What the operator has beyond that.
+fn operation_of_the_server(table: Table) -> Table {
+    use Access::Admin;
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const DELETE: Method = Method::DELETE;
+    const TEAMS: &str = "/admin/teams";
+    const TEAM: &str = "/admin/teams/{teamID}";
+    const KEYS: &str = "/admin/teams/{teamID}/api-keys";
+    const KEY: &str = "/admin/teams/{teamID}/api-keys/{apiKeyID}";
+    const MEMBERS: &str = "/admin/teams/{teamID}/members";
+    const MEMBER: &str = "/admin/teams/{teamID}/members/{userID}";
+    const USERS: &str = "/admin/users";
+    const USER: &str = "/admin/users/{userID}";
+    const TOKENS: &str = "/admin/users/{userID}/access-tokens";
+    const TOKEN: &str = "/admin/users/{userID}/access-tokens/{accessTokenID}";
+    table
+        .built(GET, TEAMS, Admin, admin::teams)
+        .built(POST, TEAMS, Admin, admin::team_create)
+        .with_own_trail()
+        .built(GET, TEAM, Admin, admin::team_get)
+        .built(Method::PATCH, TEAM, Admin, admin::team_update)
+        .with_own_trail()
+        .built(DELETE, TEAM, Admin, admin::team_delete)
+        .with_own_trail()
+        .built(GET, KEYS, Admin, admin::keys)
+        .built(Method::PATCH, KEY, Admin, admin::key_rename)
+        .with_own_trail()
+        .built(GET, MEMBERS, Admin, admin::members)
+        .built(Method::PUT, MEMBER, Admin, admin::member_set)
+        .with_own_trail()
+        .built(DELETE, MEMBER, Admin, admin::member_remove)
+        .with_own_trail()
+        .built(GET, USERS, Admin, admin::users)
+        .built(POST, USERS, Admin, admin::user_create)
+        .with_own_trail()
+        .built(DELETE, USER, Admin, admin::user_delete)
+        .with_own_trail()
+        .built(GET, TOKENS, Admin, admin::tokens)
+        .built(POST, TOKENS, Admin, admin::token_create)
+        .with_own_trail()
+        .built(DELETE, TOKEN, Admin, admin::token_delete)
+        .with_own_trail()
+        .built(GET, "/admin/audit", Admin, admin::audit)
+}
+
 /// Every operation that has a route.
 #[must_use]
 pub fn operations() -> Vec<Operation> {
@@ -267,22 +391,45 @@ pub fn operations() -> Vec<Operation> {
 /// What this server has beyond the API that clients know.
 fn of_our_own(table: Table) -> Table {
     const IMAGE: &str = "/templates/{templateID}/image";
-    table.built(Method::GET, IMAGE, Access::KeyOrToken, images::export)
+    let table = table.built(Method::GET, IMAGE, Access::KeyOrToken, images::export);
+    operation_of_the_server(table)
+}
+
+/// Every operation beyond the API that clients know.
+#[must_use]
+pub fn own_operations() -> Vec<Operation> {
+    of_our_own(Table::default()).operations
 }
 
 /// Makes the service. Every answer to it is JSON, but for health, files and images.
 pub fn router(control: Arc<Control>, config: ApiConfig) -> Router {
-    let Table { router, operations } = of_our_own(table());
+    serve(of_our_own(table()), control, config, false)
+}
+
+/// Makes the service of the operator's commands on the server's own machine: the
+/// administrator's operations, without a token. Let nobody else reach it.
+pub fn local_router(control: Arc<Control>) -> Router {
+    let table = operation_of_the_server(administration(Table::default()));
+    serve(table, control, ApiConfig::default(), true)
+}
+
+fn serve(table: Table, control: Arc<Control>, config: ApiConfig, is_local: bool) -> Router {
+    let Table { router, operations } = table;
     let app = Arc::new(App {
         control,
         operations: Operations::new(operations),
         rates: Rates::new(config.rate_limits),
         admin_token: config.admin_token,
         public_url: config.public_url,
+        is_local,
     });
-    router
+    let router = if is_local {
+        router
+    } else {
         // Not of the API: clients get there by links of ours, which carry their own proof.
-        .route(uploads::PATH, put(uploads::upload))
+        router.route(uploads::PATH, put(uploads::upload))
+    };
+    router
         .route_layer(from_fn_with_state(Arc::clone(&app), auth::guard))
         .fallback(auth::no_route)
         .method_not_allowed_fallback(auth::wrong_method)

@@ -15,6 +15,7 @@ use crate::auth::Auth;
 use crate::error::ApiError;
 use crate::extract::{Json, OptionalJson, SandboxPath, detached, json, no_content};
 use crate::router::App;
+use crate::trail::made;
 use crate::{convert, idempotent};
 
 type Answer = Result<Response, ApiError>;
@@ -25,7 +26,10 @@ const REFRESH_S: i32 = 15;
 
 async fn created(control: Arc<Control>, caller: Arc<Caller>, request: NewSandbox) -> Response {
     match control.create(&caller, request).await {
-        Ok(sandbox) => json(StatusCode::CREATED, &convert::sandbox(sandbox)),
+        Ok(sandbox) => {
+            let id = sandbox.record.id.to_string();
+            made(json(StatusCode::CREATED, &convert::sandbox(sandbox)), id)
+        }
         Err(error) => ApiError::from(error).into_response(),
     }
 }

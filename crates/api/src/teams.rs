@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use warren_wire::Team;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Doer};
 use crate::error::ApiError;
 use crate::extract::json;
 use crate::router::App;
@@ -16,8 +16,9 @@ use crate::router::App;
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Auth(caller): Auth,
+    Doer(by): Doer,
 ) -> Result<Response, ApiError> {
-    let teams = app.control.teams(&caller).await?;
+    let teams = app.control.teams(&caller, &by).await?;
     let teams: Vec<Team> = teams
         .into_iter()
         .map(|entry| Team {

@@ -9,39 +9,6 @@ use crate::operations::Access;
 
 /// Every operation that is not built, with the credentials it takes.
 pub(crate) const OPERATIONS: &[(Method, &str, Access)] = &[
-    (Method::GET, "/nodes", Access::Admin),
-    (Method::GET, "/nodes/{nodeID}", Access::Admin),
-    (Method::POST, "/nodes/{nodeID}", Access::Admin),
-    (
-        Method::POST,
-        "/admin/teams/{teamID}/sandboxes/kill",
-        Access::Admin,
-    ),
-    (
-        Method::GET,
-        "/admin/sandboxes/running-counts",
-        Access::Admin,
-    ),
-    (
-        Method::POST,
-        "/admin/teams/{teamID}/api-keys",
-        Access::Admin,
-    ),
-    (
-        Method::DELETE,
-        "/admin/teams/{teamID}/api-keys/{apiKeyID}",
-        Access::Admin,
-    ),
-    (Method::POST, "/access-tokens", Access::Person),
-    (
-        Method::DELETE,
-        "/access-tokens/{accessTokenID}",
-        Access::Person,
-    ),
-    (Method::GET, "/api-keys", Access::Person),
-    (Method::POST, "/api-keys", Access::Person),
-    (Method::PATCH, "/api-keys/{apiKeyID}", Access::Person),
-    (Method::DELETE, "/api-keys/{apiKeyID}", Access::Person),
     (Method::GET, "/secrets", Access::Key),
     (Method::POST, "/secrets", Access::Key),
     (Method::GET, "/secrets/{secretID}", Access::Key),

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use warren_types::{BuildId, EndReason, LogEntry, NetworkPolicy, SandboxId};
 
 use crate::{
-    BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeLoad,
-    PauseSandbox, ResumeSandbox, Resumed, SandboxView,
+    BuildImage, Captured, CreateSandbox, Deadline, HostFacts, LogQuery, NodeError, NodeEvent,
+    NodeLoad, PauseSandbox, ResumeSandbox, Resumed, SandboxView,
 };
 
 /// A node, wherever it is. Every method is safe to call again after a failure.
@@ -71,6 +71,9 @@ pub trait NodeHandle: Debug + Send + Sync {
 
     /// How full the node is.
     async fn load(&self) -> NodeLoad;
+
+    /// What machine it is and how much of it is in use.
+    async fn host(&self) -> HostFacts;
 
     /// Takes the stream of events. There is one consumer; later calls return `None`.
     fn take_events(&self) -> Option<mpsc::Receiver<NodeEvent>>;

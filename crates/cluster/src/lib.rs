@@ -6,12 +6,14 @@
 mod build;
 mod error;
 mod handle;
+mod host;
 mod message;
 pub mod token;
 
 pub use build::{BuildHost, BuildSandbox, CommitError, Connection, Written};
 pub use error::NodeError;
 pub use handle::NodeHandle;
+pub use host::{DiskFacts, HostFacts, HugePages};
 pub use message::{
     BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeEvent, NodeLoad, PauseSandbox,
     PauseView, ResumeSandbox, Resumed, SandboxView, TokenKey, VolumeMount,

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use warren_store::TeamRecord;
-use warren_types::{ApiKeyId, TeamId, UserId};
+use warren_store::{Actor, Membership, StoreError, TeamRecord};
+use warren_types::{AccessTokenId, ApiKeyId, KeyScope, Role, TeamId, TeamState, UserId};
 
 use crate::{AuthError, Control};
 
@@ -33,6 +34,8 @@ pub struct Team {
     pub max_sandboxes: u32,
     /// Longest life of its sandboxes.
     pub max_length: Duration,
+    /// Whether it is served.
+    pub state: TeamState,
 }
 
 /// Who is calling, and for which team.
@@ -40,10 +43,59 @@ pub struct Team {
 pub struct Caller {
     /// The team that the request acts for.
     pub team: Team,
+    /// Who it is, for the audit trail.
+    pub actor: Actor,
     /// The key that was shown, if it was one.
     pub key: Option<ApiKeyId>,
     /// The person, if a personal token was shown.
     pub user: Option<UserId>,
+    /// What the credential may be used for.
+    pub scope: KeyScope,
+    /// What the person may do in the team; keys and administrators may do all there is
+    /// for them.
+    pub role: Role,
+    /// When the credential stops working.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Caller {
+    /// Whether nothing may be changed, and no secret of a sandbox or volume be told.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.scope == KeyScope::Read
+    }
+
+    /// Makes sure that the caller may change things.
+    ///
+    /// # Errors
+    /// [`AuthError::ReadOnly`]; [`AuthError::Blocked`] if the team may delete only.
+    pub fn require_write(&self, is_deletion: bool) -> Result<(), AuthError> {
+        if self.is_read_only() {
+            return Err(AuthError::ReadOnly);
+        }
+        if self.team.state == TeamState::Blocked && !is_deletion {
+            return Err(AuthError::Blocked);
+        }
+        Ok(())
+    }
+
+    /// Refuses a credential whose time is up, and teams that are shut out.
+    fn admit(self: Arc<Self>) -> Result<Arc<Self>, AuthError> {
+        if self.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+            return Err(AuthError::Expired);
+        }
+        if self.team.state == TeamState::Banned {
+            return Err(AuthError::Banned);
+        }
+        Ok(self)
+    }
+}
+
+/// When keys and tokens were used, until it is written down.
+#[derive(Debug, Default)]
+struct Uses {
+    keys: HashMap<ApiKeyId, Timestamp>,
+    tokens: HashMap<AccessTokenId, Timestamp>,
 }
 
 /// Callers by the hash of what they showed, so that a request costs no query.
@@ -52,6 +104,7 @@ pub(crate) struct KeyCache {
     known: Mutex<HashMap<[u8; 32], Arc<Caller>>>,
     /// Raised by every change, so that a lookup that was under way is not remembered.
     changes: AtomicU64,
+    uses: Mutex<Uses>,
 }
 
 impl KeyCache {
@@ -76,6 +129,15 @@ impl KeyCache {
             known.clear();
         }
         known.insert(hash, caller);
+    }
+
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a key was used, if that is not written down yet.
+    pub(crate) fn used(&self, key: ApiKeyId) -> Option<Timestamp> {
+        self.uses().keys.get(&key).copied()
     }
 
     /// Forgets everybody. Call after keys or teams changed.
@@ -107,6 +169,8 @@ impl Control {
             .ok_or(AuthError::KeyFormat)?;
         let hash = hash(digits).ok_or(AuthError::KeyFormat)?;
         if let Some(caller) = self.keys.get(&hash) {
+            let caller = caller.admit()?;
+            self.note_use(&caller);
             return Ok(caller);
         }
         let seen = self.keys.changes();
@@ -117,38 +181,77 @@ impl Control {
             .ok_or(AuthError::Key)?;
         let caller = Arc::new(Caller {
             team: self.team(team),
-            key: Some(key),
+            actor: Actor::Key(key.id),
+            key: Some(key.id),
             user: None,
+            scope: key.scope,
+            role: Role::Admin,
+            expires_at: key.expires_at,
         });
         self.keys.insert(hash, Arc::clone(&caller), seen);
+        let caller = caller.admit()?;
+        self.note_use(&caller);
         Ok(caller)
     }
 
-    /// Finds out who shows this access token; the caller acts for their default team.
+    /// Finds out who shows this access token. The caller acts for the team that is named,
+    /// or for their default one.
     ///
     /// # Errors
-    /// [`AuthError`] if the token is malformed or unknown, or the database fails.
-    pub async fn authenticate_token(&self, token: &str) -> Result<Arc<Caller>, AuthError> {
+    /// [`AuthError`] if the token is malformed or unknown, the person is not in that team,
+    /// or the database fails.
+    pub async fn authenticate_token(
+        &self,
+        token: &str,
+        team: Option<&str>,
+    ) -> Result<Arc<Caller>, AuthError> {
         let digits = token
             .trim()
             .strip_prefix(TOKEN_PREFIX)
             .ok_or(AuthError::Malformed)?;
         let hash = hash(digits).ok_or(AuthError::Malformed)?;
-        let user = self
+        let token = self
             .store
-            .access_token_user(&hex::encode(hash))
+            .access_token_get(&hex::encode(hash))
             .await?
             .ok_or(AuthError::AccessToken)?;
-        let memberships = self.store.membership_list(user).await?;
-        let first = memberships
-            .into_iter()
-            .next()
-            .ok_or(AuthError::AccessToken)?;
-        Ok(Arc::new(Caller {
-            team: self.team(first.team),
+        let memberships = self.store.membership_list(token.user_id).await?;
+        let is_meant = |membership: &Membership| {
+            team.is_none_or(|team| membership.team.id.to_string() == team)
+        };
+        let found = memberships.into_iter().find(is_meant);
+        let found = found.ok_or(match team {
+            Some(_) => AuthError::NoMember,
+            None => AuthError::AccessToken,
+        })?;
+        let caller = Arc::new(Caller {
+            team: self.team(found.team),
+            actor: Actor::User(token.user_id),
             key: None,
-            user: Some(user),
-        }))
+            user: Some(token.user_id),
+            scope: token.scope.max(found.role.scope()),
+            role: found.role,
+            expires_at: token.expires_at,
+        });
+        let caller = caller.admit()?;
+        let mut uses = self.keys.uses();
+        uses.tokens.insert(token.id, Timestamp::now());
+        drop(uses);
+        Ok(caller)
+    }
+
+    fn note_use(&self, caller: &Caller) {
+        if let Some(key) = caller.key {
+            self.keys.uses().keys.insert(key, Timestamp::now());
+        }
+    }
+
+    /// Writes down when keys and tokens were used.
+    pub(crate) async fn write_uses(&self) -> Result<(), StoreError> {
+        let uses = std::mem::take(&mut *self.keys.uses());
+        let keys: Vec<_> = uses.keys.into_iter().collect();
+        let tokens: Vec<_> = uses.tokens.into_iter().collect();
+        self.store.last_used(&keys, &tokens).await
     }
 
     /// A caller that acts for this team, without a key: the administrator.
@@ -160,13 +263,20 @@ impl Control {
             return Ok(None);
         };
         let record = self.store.team_get(id).await?;
-        Ok(record.map(|record| {
-            Arc::new(Caller {
-                team: self.team(record),
-                key: None,
-                user: None,
-            })
-        }))
+        Ok(record.map(|record| Arc::new(self.administrator(record))))
+    }
+
+    /// The administrator, acting for a team.
+    pub(crate) fn administrator(&self, team: TeamRecord) -> Caller {
+        Caller {
+            team: self.team(team),
+            actor: Actor::Admin,
+            key: None,
+            user: None,
+            scope: KeyScope::Full,
+            role: Role::Admin,
+            expires_at: None,
+        }
     }
 
     pub(crate) fn team(&self, record: TeamRecord) -> Team {
@@ -177,6 +287,7 @@ impl Control {
             slug: record.slug,
             max_sandboxes: record.max_sandboxes.unwrap_or(limits.max_sandboxes),
             max_length: limits.max_length,
+            state: record.state,
         }
     }
 }

@@ -15,6 +15,7 @@ use warren_volume::Volumes;
 use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
 use crate::events::RecentEnds;
+use crate::nodes::NodeState;
 use crate::pause::Gates;
 use crate::pressure::{Activity, PressureConfig};
 use crate::quota::Quota;
@@ -112,6 +113,7 @@ pub struct Control {
     pub(crate) keys: KeyCache,
     pub(crate) builds: ResolveCache,
     pub(crate) quota: Arc<Quota>,
+    pub(crate) node_state: NodeState,
     pub(crate) gates: Gates,
     pub(crate) captures: Arc<OpenCaptures>,
     pub(crate) wakes: Wakes,
@@ -158,6 +160,7 @@ impl Control {
             keys: KeyCache::default(),
             builds: ResolveCache::default(),
             quota: Arc::default(),
+            node_state: NodeState::default(),
             gates: Gates::default(),
             captures: Arc::default(),
             wakes: Wakes::default(),
@@ -185,6 +188,9 @@ impl Control {
         let cut = self.tasks.stop(limit).await;
         if let Err(error) = self.write_spawned().await {
             tracing::warn!(error = %warren_service::Chain(&error), "counts of sandboxes lost");
+        }
+        if let Err(error) = self.write_uses().await {
+            tracing::warn!(error = %warren_service::Chain(&error), "last uses of keys lost");
         }
         self.store.close().await;
         cut

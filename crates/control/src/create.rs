@@ -73,13 +73,14 @@ impl Control {
         let policy = network.check(request.allow_internet)?;
         let resolved = self.resolve(team, &request.template).await?;
         let mounts = self.mounts(team, &request.volume_mounts).await?;
+        self.takes_sandboxes().map_err(CreateError::Node)?;
         let limit = team.max_sandboxes;
         let place = self
             .quota
             .reserve(team.id, limit)
             .ok_or(CreateError::Quota { limit })?;
         let private_traffic = network.allow_public_traffic == Some(false);
-        let view = self
+        let made = self
             .node
             .create(CreateSandbox {
                 image: resolved.image.clone(),
@@ -92,8 +93,9 @@ impl Control {
                 on_timeout: on_timeout(&request),
                 mounts,
             })
-            .await
-            .map_err(CreateError::Node)?;
+            .await;
+        self.node_state.count(&made);
+        let view = made.map_err(CreateError::Node)?;
         let id = view.id.clone();
         place.keep(id.clone(), view.revision);
         let record = record(team, &request, &resolved, view, private_traffic);

@@ -36,6 +36,24 @@ pub enum AuthError {
     /// Wrong administrator's token.
     #[error("Invalid admin token")]
     AdminToken,
+    /// Its time is up.
+    #[error("the key or token has expired; ask for a new one")]
+    Expired,
+    /// A person names a team that is not theirs.
+    #[error("you are not a member of this team")]
+    NoMember,
+    /// It may read only.
+    #[error("this key or token may only read")]
+    ReadOnly,
+    /// A key was to be made and the team has its fill.
+    #[error("your team has as many keys as it may have; delete some first")]
+    TooManyKeys,
+    /// The team may read and delete only.
+    #[error("your team is blocked: it may read and delete what it has, and nothing else")]
+    Blocked,
+    /// The team is shut out.
+    #[error("your team is banned from this server")]
+    Banned,
     /// The database failed.
     #[error("authenticate")]
     Store(#[from] StoreError),

@@ -37,6 +37,7 @@ impl Control {
 
     async fn tidy(&self, purge: bool) -> Result<(), StoreError> {
         self.write_spawned().await?;
+        self.write_uses().await?;
         self.store.checkpoint().await?;
         if purge {
             self.purge(Timestamp::now()).await?;
@@ -45,8 +46,8 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets metrics, events and ended sandboxes past the retention, old idempotency keys, and
-    /// what builds left.
+    /// Forgets metrics, events, audit entries and ended sandboxes past the retention, old
+    /// idempotency keys, and what builds left.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -65,6 +66,11 @@ impl Control {
         }
         for _ in 0..BATCHES {
             if self.store.event_purge(retention, BATCH).await? < u64::from(BATCH) {
+                break;
+            }
+        }
+        for _ in 0..BATCHES {
+            if self.store.audit_purge(retention, BATCH).await? < u64::from(BATCH) {
                 break;
             }
         }

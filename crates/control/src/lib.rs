@@ -7,6 +7,7 @@
 //! [`Control::reconcile`] compares rows with what the node has: rows without a sandbox are
 //! ended, sandboxes without a row were never acknowledged and are taken down.
 
+mod audit;
 mod auth;
 mod build;
 mod control;
@@ -15,12 +16,14 @@ mod error;
 mod events;
 mod expiry;
 mod idempotency;
+mod keys;
 mod lifecycle;
 mod list;
 mod login;
 mod metadata;
 mod names;
 mod network;
+mod nodes;
 mod observe;
 mod paging;
 mod pause;
@@ -31,10 +34,12 @@ mod sandbox;
 mod snapshots;
 mod teams;
 mod templates;
+mod users;
 mod volumes;
 mod wake;
 mod webhooks;
 
+pub use audit::{AuditError, AuditQuery};
 pub use auth::{Caller, Team};
 pub use build::{
     ArchiveLimits, BuildConfig, BuildEntry, BuildInfo, BuildLogRequest, BuildRequestError,
@@ -49,11 +54,13 @@ pub use error::{
     SandboxError, SnapshotError, TemplateError, TimeoutError, Unsupported,
 };
 pub use idempotency::Execution;
+pub use keys::{CreatedKey, CreatedToken, KeyView, KeysError, NewKey, TeamWithKey};
 pub use list::{ListQuery, Order, Page};
 pub use login::ProgramLogin;
 pub use metadata::MetadataError;
 pub use names::{ReferenceError, TemplateRef, Version};
 pub use network::{EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, NetworkUpdate};
+pub use nodes::{NodeStatus, NodeView, NodesError};
 pub use observe::{LogRequest, TeamPeak, TeamPoint, TimeRange};
 pub use paging::PageError;
 pub use pause::Resume;
@@ -61,16 +68,18 @@ pub use pressure::PressureConfig;
 pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
 pub use snapshots::{Snapshot, SnapshotQuery};
-pub use teams::{CreatedKey, TeamWithKey};
+pub use teams::{NewTeam, Swept, TeamView, TeamsError};
 pub use templates::BuildSpec;
+pub use users::{UserView, UsersError};
 pub use volumes::{VolumeTokenError, VolumeView, VolumesError};
 pub use wake::{Wake, WakeAsk};
-pub use warren_cluster::NodeError;
+pub use warren_cluster::{DiskFacts, HostFacts, HugePages, NodeError};
 pub use warren_store::{
-    AliasRecord, ApiKeyRecord, AttemptRecord, BuildRecord, BuildStatus, DeleteTemplateError,
-    DeliveryRecord, DeliveryState, EventRecord, MountRecord, RequestBuildError, SandboxRecord,
-    StoreError, StoredAnswer, TagRecord, TemplateRecord, TemplateSummary, VolumeRecord,
-    WebhookRecord,
+    AccessTokenRecord, Actor, AliasRecord, ApiKeyRecord, AttemptRecord, AuditRecord, BuildRecord,
+    BuildStatus, By, DeleteTemplateError, DeliveryRecord, DeliveryState, EventRecord, Member,
+    Membership, MountRecord, NewAudit, RequestBuildError, SandboxRecord, StoreError, StoredAnswer,
+    TagRecord, TeamChange, TeamHoldings, TeamRecord, TemplateRecord, TemplateSummary, UserRecord,
+    VolumeRecord, WebhookRecord,
 };
 pub use warren_template::build::{RegistryCredentials, Step};
 pub use warren_volume::{

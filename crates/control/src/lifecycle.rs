@@ -12,13 +12,18 @@ use crate::{Caller, Control, NetworkUpdate, Sandbox, SandboxError};
 const MIN_REFRESH_S: u64 = 15;
 
 impl Control {
-    /// A sandbox of the caller's team.
+    /// A sandbox of the caller's team. Whoever may only read is not told its tokens.
     ///
     /// # Errors
     /// [`SandboxError::NotFound`] if it is unknown, ended or another team's;
     /// [`SandboxError::Store`].
     pub async fn get(&self, caller: &Caller, id: &SandboxId) -> Result<Sandbox, SandboxError> {
-        Ok(self.sandbox(self.live(caller, id).await?))
+        let mut sandbox = self.sandbox(self.live(caller, id).await?);
+        if caller.is_read_only() {
+            sandbox.access_token = None;
+            sandbox.traffic_token = None;
+        }
+        Ok(sandbox)
     }
 
     /// Ends a sandbox; it is neither reachable nor listed on return.

@@ -1,7 +1,7 @@
 //! How many sandboxes a team has. A create reserves its place before it starts, so that
 //! creates at the same moment can't exceed the limit together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use warren_types::{SandboxId, TeamId};
@@ -82,6 +82,16 @@ impl Quota {
             used.live.remove(id);
             used.give_back(team);
         }
+    }
+
+    /// How many places each team holds; teams without any are left out.
+    pub(crate) fn counts(&self) -> BTreeMap<TeamId, u32> {
+        let used = self.lock();
+        used.by_team
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(team, count)| (*team, *count))
+            .collect()
     }
 
     #[cfg(test)]

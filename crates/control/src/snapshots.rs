@@ -319,7 +319,10 @@ impl Control {
             .quota
             .reserve(caller.team.id, limit)
             .ok_or(CreateError::Quota { limit })?;
-        let view = self.node.create(request).await.map_err(CreateError::Node)?;
+        self.takes_sandboxes().map_err(CreateError::Node)?;
+        let made = self.node.create(request).await;
+        self.node_state.count(&made);
+        let view = made.map_err(CreateError::Node)?;
         place.keep(view.id.clone(), view.revision);
         fault::point("fork.started");
         let record = SandboxRecord {

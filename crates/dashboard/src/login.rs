@@ -296,7 +296,7 @@ pub(crate) async fn token(
     }
     match app
         .control
-        .authenticate_token(&exchange.refresh_token)
+        .authenticate_token(&exchange.refresh_token, None)
         .await
     {
         Ok(_) => Ok(axum::Json(FreshTokens {

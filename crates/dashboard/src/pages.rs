@@ -159,9 +159,9 @@ pub(crate) async fn usage(State(app): State<Arc<App>>, visitor: SignedIn) -> Ans
             .iter()
             .map(|key| {
                 (
-                    key.name.clone(),
-                    format!("e2b_{}…{}", key.mask_prefix, key.mask_suffix),
-                    crate::view::moment(key.created_at),
+                    key.record.name.clone(),
+                    format!("e2b_{}…{}", key.record.mask_prefix, key.record.mask_suffix),
+                    crate::view::moment(key.record.created_at),
                 )
             })
             .collect(),

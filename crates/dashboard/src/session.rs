@@ -118,7 +118,7 @@ pub(crate) async fn authenticate(
     credential: &str,
 ) -> Result<Arc<Caller>, AuthError> {
     if credential.starts_with(TOKEN_PREFIX) {
-        control.authenticate_token(credential).await
+        control.authenticate_token(credential, None).await
     } else {
         control.authenticate_key(credential).await
     }
@@ -171,6 +171,10 @@ impl FromRequestParts<Arc<App>> for SignedIn {
             Err(AuthError::Store(source)) => return Err(PageError::Internal(Box::new(source))),
             found => found.map_err(|_| signed_out())?,
         };
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            let allowed = caller.require_write(false);
+            allowed.map_err(|error| PageError::Refused(error.to_string()))?;
+        }
         Ok(Self {
             caller,
             csrf: csrf(name),

@@ -22,6 +22,7 @@ mod build;
 mod captures;
 mod command;
 mod config;
+mod host;
 mod ledger;
 mod log;
 mod memory;

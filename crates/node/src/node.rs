@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use warren_cluster::{
-    BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeHandle,
-    NodeLoad, PauseSandbox, ResumeSandbox, Resumed, SandboxView,
+    BuildImage, Captured, CreateSandbox, Deadline, HostFacts, LogQuery, NodeError, NodeEvent,
+    NodeHandle, NodeLoad, PauseSandbox, ResumeSandbox, Resumed, SandboxView,
 };
 use warren_runtime::{Runtime, RuntimeError};
 use warren_service::{Chain, Tasks};
@@ -20,6 +20,7 @@ use warren_types::{
 
 use crate::captures::Captures;
 use crate::config::NodeConfig;
+use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::log::Archive;
 use crate::pool::Pool;
@@ -73,6 +74,7 @@ pub struct Node<R: Runtime> {
     events: Mutex<Option<mpsc::Receiver<NodeEvent>>>,
     pub(crate) owners: Tasks,
     pub(crate) background: Tasks,
+    host: Arc<Host>,
 }
 
 impl<R: Runtime> Node<R> {
@@ -128,6 +130,7 @@ impl<R: Runtime> Node<R> {
             events: Mutex::new(Some(events)),
             owners,
             background,
+            host: Arc::new(Host::new(data_dir.clone())),
         };
         let adopted = node.adopt(entries).await;
         let report = node
@@ -481,6 +484,12 @@ impl<R: Runtime> NodeHandle for Node<R> {
             warm: self.pool.len(),
             available_pct: crate::memory::available_pct(),
         }
+    }
+
+    async fn host(&self) -> HostFacts {
+        let host = Arc::clone(&self.host);
+        let asked = self.background.spawn_blocking(move || host.facts()).await;
+        asked.unwrap_or_default()
     }
 
     fn take_events(&self) -> Option<mpsc::Receiver<NodeEvent>> {

@@ -1,9 +1,11 @@
-//! API keys and access tokens. Only hashes are kept.
+//! API keys of teams. Only hashes are kept.
 
 use jiff::Timestamp;
+use serde_json::json;
 use sqlx::FromRow;
-use warren_types::{ApiKeyId, TeamId, UserId};
+use warren_types::{ApiKeyId, KeyScope, TeamId, UserId};
 
+use crate::audit::{self, By, NewAudit};
 use crate::error::{malformed, query};
 use crate::teams::TeamRow;
 use crate::time::{micros, timestamp};
@@ -26,8 +28,16 @@ pub struct ApiKeyRecord {
     pub mask_prefix: String,
     /// Last characters of it.
     pub mask_suffix: String,
+    /// What it may be used for.
+    pub scope: KeyScope,
+    /// The person who made it, if it was one.
+    pub created_by: Option<UserId>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it was last used, as far as that was written down.
+    pub last_used_at: Option<Timestamp>,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
 }
 
 #[derive(FromRow)]
@@ -39,22 +49,29 @@ struct KeyRow {
     value_length: i64,
     mask_prefix: String,
     mask_suffix: String,
+    scope: String,
+    created_by: Option<String>,
     created_at: i64,
+    last_used_at: Option<i64>,
+    expires_at: Option<i64>,
 }
 
 impl TryFrom<KeyRow> for ApiKeyRecord {
     type Error = StoreError;
 
     fn try_from(row: KeyRow) -> Result<Self, StoreError> {
+        let bad = |field| malformed(field, &row.id);
+        let moment = |at: Option<i64>, field| at.map(|at| timestamp(at, field, &row.id));
+        let created_by = row.created_by.as_deref().map(str::parse).transpose();
         Ok(Self {
-            id: row.id.parse().map_err(|_| malformed("id", &row.id))?,
-            team_id: row
-                .team_id
-                .parse()
-                .map_err(|_| malformed("team_id", &row.id))?,
-            value_length: u32::try_from(row.value_length)
-                .map_err(|_| malformed("value_length", &row.id))?,
+            id: row.id.parse().map_err(|_| bad("id"))?,
+            team_id: row.team_id.parse().map_err(|_| bad("team_id"))?,
+            value_length: u32::try_from(row.value_length).map_err(|_| bad("value_length"))?,
+            scope: row.scope.parse().map_err(|_| bad("scope"))?,
+            created_by: created_by.map_err(|_| bad("created_by"))?,
             created_at: timestamp(row.created_at, "created_at", &row.id)?,
+            last_used_at: moment(row.last_used_at, "last_used_at").transpose()?,
+            expires_at: moment(row.expires_at, "expires_at").transpose()?,
             name: row.name,
             hash: row.hash,
             mask_prefix: row.mask_prefix,
@@ -68,24 +85,36 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database fails or the hash is known already.
-    pub async fn api_key_insert(&self, key: &ApiKeyRecord) -> Result<(), StoreError> {
+    pub async fn api_key_insert(&self, by: &By, key: &ApiKeyRecord) -> Result<(), StoreError> {
+        const ACTION: &str = "add API key";
+        let mut tx = self.writer.begin().await.map_err(query(ACTION))?;
+        let id = key.id.to_string();
         sqlx::query(
             "INSERT INTO api_keys
-             (id, team_id, name, hash, value_length, mask_prefix, mask_suffix, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             (id, team_id, name, hash, value_length, mask_prefix, mask_suffix, scope,
+              created_by, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
-        .bind(key.id.to_string())
+        .bind(&id)
         .bind(key.team_id.to_string())
         .bind(&key.name)
         .bind(&key.hash)
         .bind(i64::from(key.value_length))
         .bind(&key.mask_prefix)
         .bind(&key.mask_suffix)
+        .bind(key.scope.as_str())
+        .bind(key.created_by.map(|user| user.to_string()))
         .bind(micros(key.created_at))
-        .execute(&self.writer)
+        .bind(key.expires_at.map(micros))
+        .execute(&mut *tx)
         .await
-        .map_err(query("add API key"))?;
-        Ok(())
+        .map_err(query(ACTION))?;
+        let entry = NewAudit::done(by, "key.create", &id).of(key.team_id);
+        let facts = json!({
+            "name": key.name, "scope": key.scope, "expiresAt": key.expires_at,
+        });
+        audit::write(&mut tx, &entry.with(facts)).await?;
+        tx.commit().await.map_err(query(ACTION))
     }
 
     /// The key of this hash and its team.
@@ -95,25 +124,24 @@ impl Store {
     pub async fn api_key_team(
         &self,
         hash: &str,
-    ) -> Result<Option<(ApiKeyId, TeamRecord)>, StoreError> {
+    ) -> Result<Option<(ApiKeyRecord, TeamRecord)>, StoreError> {
         let action = "look up API key";
-        let key: Option<(String, String)> =
-            sqlx::query_as("SELECT id, team_id FROM api_keys WHERE hash = $1")
-                .bind(hash)
-                .fetch_optional(&self.reader)
-                .await
-                .map_err(query(action))?;
-        let Some((key, team)) = key else {
-            return Ok(None);
-        };
-        let team: Option<TeamRow> = sqlx::query_as("SELECT * FROM teams WHERE id = $1")
-            .bind(team)
+        let key: Option<KeyRow> = sqlx::query_as("SELECT * FROM api_keys WHERE hash = $1")
+            .bind(hash)
             .fetch_optional(&self.reader)
             .await
             .map_err(query(action))?;
+        let Some(key) = key else {
+            return Ok(None);
+        };
+        let team: Option<TeamRow> =
+            sqlx::query_as("SELECT * FROM teams WHERE id = $1 AND deleted_at IS NULL")
+                .bind(&key.team_id)
+                .fetch_optional(&self.reader)
+                .await
+                .map_err(query(action))?;
         let Some(team) = team else { return Ok(None) };
-        let id = key.parse().map_err(|_| malformed("id", &key))?;
-        Ok(Some((id, team.try_into()?)))
+        Ok(Some((key.try_into()?, team.try_into()?)))
     }
 
     /// The keys of a team, oldest first.
@@ -130,58 +158,95 @@ impl Store {
         rows.into_iter().map(ApiKeyRecord::try_from).collect()
     }
 
+    /// Gives a key of a team another name. Returns the key, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn api_key_rename(
+        &self,
+        by: &By,
+        team: TeamId,
+        id: ApiKeyId,
+        name: &str,
+    ) -> Result<Option<ApiKeyRecord>, StoreError> {
+        const ACTION: &str = "rename API key";
+        let mut tx = self.writer.begin().await.map_err(query(ACTION))?;
+        let text = id.to_string();
+        let row: Option<KeyRow> = sqlx::query_as(
+            "UPDATE api_keys SET name = $3 WHERE id = $1 AND team_id = $2 RETURNING *",
+        )
+        .bind(&text)
+        .bind(team.to_string())
+        .bind(name)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(query(ACTION))?;
+        let Some(row) = row else { return Ok(None) };
+        let entry = NewAudit::done(by, "key.rename", &text).of(team);
+        audit::write(&mut tx, &entry.with(json!({ "name": name }))).await?;
+        tx.commit().await.map_err(query(ACTION))?;
+        row.try_into().map(Some)
+    }
+
     /// Deletes a key of a team. Returns whether there was one.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn api_key_delete(&self, team: TeamId, id: ApiKeyId) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM api_keys WHERE id = $1 AND team_id = $2")
-            .bind(id.to_string())
-            .bind(team.to_string())
-            .execute(&self.writer)
-            .await
-            .map_err(query("delete API key"))?;
-        Ok(done.rows_affected() > 0)
-    }
-
-    /// Adds an access token of a person, by its hash.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn access_token_insert(
+    pub async fn api_key_delete(
         &self,
-        user: UserId,
-        name: &str,
-        hash: &str,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO access_tokens (id, user_id, name, hash, created_at)
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(ApiKeyId::random().to_string())
-        .bind(user.to_string())
-        .bind(name)
-        .bind(hash)
-        .bind(micros(at))
-        .execute(&self.writer)
-        .await
-        .map_err(query("add access token"))?;
-        Ok(())
+        by: &By,
+        team: TeamId,
+        id: ApiKeyId,
+    ) -> Result<bool, StoreError> {
+        const ACTION: &str = "delete API key";
+        let mut tx = self.writer.begin().await.map_err(query(ACTION))?;
+        let text = id.to_string();
+        let name: Option<(String,)> =
+            sqlx::query_as("DELETE FROM api_keys WHERE id = $1 AND team_id = $2 RETURNING name")
+                .bind(&text)
+                .bind(team.to_string())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(query(ACTION))?;
+        let Some((name,)) = name else {
+            return Ok(false);
+        };
+        let entry = NewAudit::done(by, "key.delete", &text).of(team);
+        audit::write(&mut tx, &entry.with(json!({ "name": name }))).await?;
+        tx.commit().await.map_err(query(ACTION))?;
+        Ok(true)
     }
 
-    /// The person whose access token has this hash.
+    /// Writes down when keys and tokens were last used.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn access_token_user(&self, hash: &str) -> Result<Option<UserId>, StoreError> {
-        let row: Option<(String,)> =
-            sqlx::query_as("SELECT user_id FROM access_tokens WHERE hash = $1")
-                .bind(hash)
-                .fetch_optional(&self.reader)
+    pub async fn last_used(
+        &self,
+        keys: &[(ApiKeyId, Timestamp)],
+        tokens: &[(warren_types::AccessTokenId, Timestamp)],
+    ) -> Result<(), StoreError> {
+        const ACTION: &str = "write last use of keys";
+        if keys.is_empty() && tokens.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.writer.begin().await.map_err(query(ACTION))?;
+        for (id, at) in keys {
+            sqlx::query("UPDATE api_keys SET last_used_at = $2 WHERE id = $1")
+                .bind(id.to_string())
+                .bind(micros(*at))
+                .execute(&mut *tx)
                 .await
-                .map_err(query("look up access token"))?;
-        row.map(|(id,)| id.parse().map_err(|_| malformed("user_id", &id)))
-            .transpose()
+                .map_err(query(ACTION))?;
+        }
+        for (id, at) in tokens {
+            sqlx::query("UPDATE access_tokens SET last_used_at = $2 WHERE id = $1")
+                .bind(id.to_string())
+                .bind(micros(*at))
+                .execute(&mut *tx)
+                .await
+                .map_err(query(ACTION))?;
+        }
+        tx.commit().await.map_err(query(ACTION))
     }
 }

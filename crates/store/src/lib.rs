@@ -6,12 +6,12 @@
 //! power loss the last commits may be missing, never torn. Statements are portable SQL
 //! with ids as text and times as microseconds, so that another engine can take them.
 
+mod audit;
 mod changes;
 mod error;
 mod events;
 mod idempotency;
 mod keys;
-mod login;
 mod metrics;
 mod migrate;
 mod pool;
@@ -20,9 +20,12 @@ mod snapshots;
 mod teams;
 mod templates;
 mod time;
+mod tokens;
+mod users;
 mod volumes;
 mod webhooks;
 
+pub use audit::{Actor, AuditFilter, AuditRecord, By, NewAudit};
 pub use changes::SandboxChange;
 pub use error::{OpenError, StoreError};
 pub use events::{EventFilter, EventRecord};
@@ -32,11 +35,13 @@ pub use metrics::{SpanCount, StartSpans};
 pub use pool::Store;
 pub use sandboxes::{LiveSandbox, PauseRecord, SandboxRecord};
 pub use snapshots::{NewSnapshot, RecordSnapshotError, SnapshotRecord};
-pub use teams::{Membership, TeamRecord};
+pub use teams::{TeamChange, TeamHoldings, TeamRecord};
 pub use templates::{
     AliasRecord, BuildContent, BuildOutcome, BuildReason, BuildRecord, BuildRegistration,
     BuildRequest, BuildRequested, BuildStatus, DeleteTemplateError, RequestBuildError, TagRecord,
     TemplateRecord, TemplateSummary,
 };
+pub use tokens::AccessTokenRecord;
+pub use users::{Member, Membership, UserRecord};
 pub use volumes::{MountRecord, VolumeRecord};
 pub use webhooks::{AttemptRecord, DeliveryRecord, DeliveryState, WebhookRecord};

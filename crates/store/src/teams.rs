@@ -1,9 +1,11 @@
-//! Teams, and the people in them.
+//! Teams.
 
 use jiff::Timestamp;
+use serde_json::json;
 use sqlx::FromRow;
-use warren_types::{TeamId, UserId};
+use warren_types::{TeamId, TeamState};
 
+use crate::audit::{self, By, NewAudit};
 use crate::error::{malformed, query};
 use crate::time::{micros, timestamp};
 use crate::{Store, StoreError};
@@ -19,17 +21,32 @@ pub struct TeamRecord {
     pub slug: String,
     /// Sandboxes it may run at a time, where it differs from the server's default.
     pub max_sandboxes: Option<u32>,
+    /// Whether it is served.
+    pub state: TeamState,
     /// When it was made.
     pub created_at: Timestamp,
 }
 
-/// A person's place in a team.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Membership {
-    /// The team.
-    pub team: TeamRecord,
-    /// Whether it is the one meant when none is named.
-    pub is_default: bool,
+/// A change of a team; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TeamChange {
+    /// What people call it.
+    pub name: Option<String>,
+    /// Sandboxes it may run at a time; `Some(None)` for the server's default.
+    pub max_sandboxes: Option<Option<u32>>,
+    /// Whether it is served.
+    pub state: Option<TeamState>,
+}
+
+/// What a team still has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TeamHoldings {
+    /// Sandboxes that have not ended.
+    pub sandboxes: u64,
+    /// Templates, snapshots included.
+    pub templates: u64,
+    /// Volumes.
+    pub volumes: u64,
 }
 
 #[derive(FromRow)]
@@ -38,6 +55,7 @@ pub(crate) struct TeamRow {
     name: String,
     slug: String,
     max_sandboxes: Option<i64>,
+    state: String,
     created_at: i64,
 }
 
@@ -52,6 +70,7 @@ impl TryFrom<TeamRow> for TeamRecord {
         Ok(Self {
             id: row.id.parse().map_err(|_| malformed("id", &row.id))?,
             created_at: timestamp(row.created_at, "created_at", &row.id)?,
+            state: row.state.parse().map_err(|_| malformed("state", &row.id))?,
             name: row.name,
             slug: row.slug,
             max_sandboxes,
@@ -60,24 +79,35 @@ impl TryFrom<TeamRow> for TeamRecord {
 }
 
 impl Store {
-    /// Adds a team. Does nothing if one of this slug exists.
+    /// Adds a team. Returns whether its slug was free.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn team_insert(&self, team: &TeamRecord) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO teams (id, name, slug, max_sandboxes, created_at)
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (slug) DO NOTHING",
+    pub async fn team_insert(&self, by: &By, team: &TeamRecord) -> Result<bool, StoreError> {
+        const ACTION: &str = "add team";
+        let mut tx = self.writer.begin().await.map_err(query(ACTION))?;
+        let done = sqlx::query(
+            "INSERT INTO teams (id, name, slug, max_sandboxes, state, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (slug) DO NOTHING",
         )
         .bind(team.id.to_string())
         .bind(&team.name)
         .bind(&team.slug)
         .bind(team.max_sandboxes.map(i64::from))
+        .bind(team.state.as_str())
         .bind(micros(team.created_at))
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await
-        .map_err(query("add team"))?;
-        Ok(())
+        .map_err(query(ACTION))?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let id = team.id.to_string();
+        let entry = NewAudit::done(by, "team.create", &id).of(team.id);
+        let facts = json!({ "name": team.name, "slug": team.slug });
+        audit::write(&mut tx, &entry.with(facts)).await?;
+        tx.commit().await.map_err(query(ACTION))?;
+        Ok(true)
     }
 
     /// The team of this id.
@@ -85,11 +115,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn team_get(&self, id: TeamId) -> Result<Option<TeamRecord>, StoreError> {
-        let row: Option<TeamRow> = sqlx::query_as("SELECT * FROM teams WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&self.reader)
-            .await
-            .map_err(query("read team"))?;
+        let row: Option<TeamRow> =
+            sqlx::query_as("SELECT * FROM teams WHERE id = $1 AND deleted_at IS NULL")
+                .bind(id.to_string())
+                .fetch_optional(&self.reader)
+                .await
+                .map_err(query("read team"))?;
         row.map(TeamRecord::try_from).transpose()
     }
 
@@ -98,100 +129,143 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn team_by_slug(&self, slug: &str) -> Result<Option<TeamRecord>, StoreError> {
-        let row: Option<TeamRow> = sqlx::query_as("SELECT * FROM teams WHERE slug = $1")
-            .bind(slug)
-            .fetch_optional(&self.reader)
-            .await
-            .map_err(query("read team"))?;
+        let row: Option<TeamRow> =
+            sqlx::query_as("SELECT * FROM teams WHERE slug = $1 AND deleted_at IS NULL")
+                .bind(slug)
+                .fetch_optional(&self.reader)
+                .await
+                .map_err(query("read team"))?;
         row.map(TeamRecord::try_from).transpose()
     }
 
-    /// Sets how many sandboxes the team may run at a time; `None` for the default.
+    /// All teams, oldest first.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn team_set_max_sandboxes(
+    pub async fn team_list(&self) -> Result<Vec<TeamRecord>, StoreError> {
+        let rows: Vec<TeamRow> =
+            sqlx::query_as("SELECT * FROM teams WHERE deleted_at IS NULL ORDER BY created_at, id")
+                .fetch_all(&self.reader)
+                .await
+                .map_err(query("list teams"))?;
+        rows.into_iter().map(TeamRecord::try_from).collect()
+    }
+
+    /// Changes a team. Returns whether there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn team_update(
         &self,
+        by: &By,
         id: TeamId,
-        max: Option<u32>,
-    ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE teams SET max_sandboxes = $2 WHERE id = $1")
-            .bind(id.to_string())
-            .bind(max.map(i64::from))
-            .execute(&self.writer)
-            .await
-            .map_err(query("set limit of team"))?;
-        Ok(())
+        change: &TeamChange,
+    ) -> Result<bool, StoreError> {
+        const ACTION: &str = "change team";
+        let mut tx = self.writer.begin().await.map_err(query(ACTION))?;
+        let text = id.to_string();
+        let done = sqlx::query(
+            "UPDATE teams SET name = COALESCE($2, name), state = COALESCE($3, state),
+                    max_sandboxes = CASE WHEN $4 THEN $5 ELSE max_sandboxes END
+             WHERE id = $1 AND deleted_at IS NULL",
+        )
+        .bind(&text)
+        .bind(&change.name)
+        .bind(change.state.map(TeamState::as_str))
+        .bind(change.max_sandboxes.is_some())
+        .bind(change.max_sandboxes.flatten().map(i64::from))
+        .execute(&mut *tx)
+        .await
+        .map_err(query(ACTION))?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let mut facts = json!({});
+        if let Some(name) = &change.name {
+            facts["name"] = json!(name);
+        }
+        if let Some(max) = change.max_sandboxes {
+            facts["maxSandboxes"] = json!(max);
+        }
+        if let Some(state) = change.state {
+            facts["state"] = json!(state);
+        }
+        let entry = NewAudit::done(by, "team.update", &text).of(id);
+        audit::write(&mut tx, &entry.with(facts)).await?;
+        tx.commit().await.map_err(query(ACTION))?;
+        Ok(true)
     }
 
-    /// Adds a person and puts them in a team, as their default one. The id of a known
-    /// person is kept and returned.
+    /// What a team still has.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn user_join(
+    pub async fn team_holdings(&self, id: TeamId) -> Result<TeamHoldings, StoreError> {
+        let (sandboxes, templates, volumes): (i64, i64, i64) = sqlx::query_as(
+            "SELECT
+               (SELECT COUNT(*) FROM sandboxes WHERE team_id = $1 AND ended_at IS NULL),
+               (SELECT COUNT(*) FROM templates WHERE team_id = $1 AND deleted_at IS NULL),
+               (SELECT COUNT(*) FROM volumes WHERE team_id = $1)",
+        )
+        .bind(id.to_string())
+        .fetch_one(&self.reader)
+        .await
+        .map_err(query("read what a team has"))?;
+        Ok(TeamHoldings {
+            sandboxes: sandboxes.unsigned_abs(),
+            templates: templates.unsigned_abs(),
+            volumes: volumes.unsigned_abs(),
+        })
+    }
+
+    /// Deletes a team that has nothing left, with its keys, members and webhooks. Its slug
+    /// is free at once. Returns whether it was there and had nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn team_delete(
         &self,
-        email: &str,
-        team: TeamId,
-        at: Timestamp,
-    ) -> Result<UserId, StoreError> {
-        let action = "add user";
-        let mut tx = self.writer.begin().await.map_err(query(action))?;
-        sqlx::query(
-            "INSERT INTO users (id, email, created_at) VALUES ($1, $2, $3)
-             ON CONFLICT (email) DO NOTHING",
+        by: &By,
+        id: TeamId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        const ACTION: &str = "delete team";
+        let mut tx = self.writer.begin().await.map_err(query(ACTION))?;
+        let text = id.to_string();
+        // The row stays, because history names it; its slug must not keep a new team out.
+        let slug: Option<(String,)> = sqlx::query_as(
+            "UPDATE teams SET deleted_at = $2, slug = 'deleted/' || id
+             WHERE id = $1 AND deleted_at IS NULL
+               AND NOT EXISTS (SELECT 1 FROM sandboxes
+                               WHERE team_id = $1 AND ended_at IS NULL)
+               AND NOT EXISTS (SELECT 1 FROM templates
+                               WHERE team_id = $1 AND deleted_at IS NULL)
+               AND NOT EXISTS (SELECT 1 FROM volumes WHERE team_id = $1)
+             RETURNING name",
         )
-        .bind(UserId::random().to_string())
-        .bind(email)
-        .bind(micros(at))
-        .execute(&mut *tx)
+        .bind(&text)
+        .bind(micros(now))
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(query(action))?;
-        let (id,): (String,) = sqlx::query_as("SELECT id FROM users WHERE email = $1")
-            .bind(email)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(query(action))?;
-        sqlx::query("UPDATE team_members SET is_default = 0 WHERE user_id = $1")
-            .bind(&id)
-            .execute(&mut *tx)
-            .await
-            .map_err(query(action))?;
-        sqlx::query(
-            "INSERT INTO team_members (user_id, team_id, is_default) VALUES ($1, $2, 1)
-             ON CONFLICT (user_id, team_id) DO UPDATE SET is_default = 1",
-        )
-        .bind(&id)
-        .bind(team.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(query(action))?;
-        tx.commit().await.map_err(query(action))?;
-        id.parse().map_err(|_| malformed("id", &id))
-    }
-
-    /// The teams that a person is in, the default one first.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn membership_list(&self, user: UserId) -> Result<Vec<Membership>, StoreError> {
-        let rows: Vec<TeamRow> = sqlx::query_as(
-            "SELECT t.* FROM teams t JOIN team_members m ON m.team_id = t.id
-             WHERE m.user_id = $1 ORDER BY m.is_default DESC, t.created_at, t.id",
-        )
-        .bind(user.to_string())
-        .fetch_all(&self.reader)
-        .await
-        .map_err(query("list teams of user"))?;
-        // `user_join` keeps exactly one default, and it sorts first.
-        rows.into_iter()
-            .enumerate()
-            .map(|(index, row)| {
-                Ok(Membership {
-                    team: row.try_into()?,
-                    is_default: index == 0,
-                })
-            })
-            .collect()
+        .map_err(query(ACTION))?;
+        let Some((name,)) = slug else {
+            return Ok(false);
+        };
+        for statement in [
+            "DELETE FROM api_keys WHERE team_id = $1",
+            "DELETE FROM team_members WHERE team_id = $1",
+            "DELETE FROM webhooks WHERE team_id = $1",
+            "DELETE FROM idempotency WHERE team_id = $1",
+        ] {
+            sqlx::query(statement)
+                .bind(&text)
+                .execute(&mut *tx)
+                .await
+                .map_err(query(ACTION))?;
+        }
+        let entry = NewAudit::done(by, "team.delete", &text).of(id);
+        audit::write(&mut tx, &entry.with(json!({ "name": name }))).await?;
+        tx.commit().await.map_err(query(ACTION))?;
+        Ok(true)
     }
 }

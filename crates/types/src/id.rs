@@ -171,6 +171,14 @@ uuid_id!(
     ApiKeyId
 );
 uuid_id!(
+    /// An access token of a person, as it is named in routes; says nothing of its value.
+    AccessTokenId
+);
+uuid_id!(
+    /// An entry of the audit trail.
+    AuditId
+);
+uuid_id!(
     /// A volume: durable storage that sandboxes mount.
     VolumeId
 );

@@ -9,11 +9,12 @@ mod observe;
 mod resources;
 mod sandbox;
 mod start;
+mod team;
 
 pub use event::{EventKind, SandboxEnd, UnknownEvent};
 pub use id::{
-    ApiKeyId, BuildId, DeliveryId, EventId, IdError, RunId, SandboxId, TeamId, TemplateId, UserId,
-    VolumeId, WebhookId,
+    AccessTokenId, ApiKeyId, AuditId, BuildId, DeliveryId, EventId, IdError, RunId, SandboxId,
+    TeamId, TemplateId, UserId, VolumeId, WebhookId,
 };
 pub use network::{EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy, NotANet};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
@@ -22,6 +23,7 @@ pub use sandbox::{
     CaptureKind, EndReason, InvalidTransition, OnTimeout, SandboxEvent, SandboxState,
 };
 pub use start::StartCommand;
+pub use team::{KeyScope, Role, TeamState, UnknownWord};
 
 /// The client id that the E2B API reports for every sandbox. Deprecated on the
 /// wire but required in responses.

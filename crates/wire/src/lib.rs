@@ -6,6 +6,7 @@ mod build;
 mod error;
 mod event;
 mod network;
+mod node;
 mod observe;
 mod sandbox;
 mod team;
@@ -26,6 +27,7 @@ pub use event::{
 pub use network::{
     EgressProxy, EgressProxyTls, NetworkRule, NetworkSettings, NetworkTransform, NetworkUpdate,
 };
+pub use node::{DiskMetrics, MachineInfo, Node, NodeMetrics, NodeStatusChange};
 pub use observe::{
     LogLine, LogRecord, MaxTeamMetric, SandboxLogs, SandboxLogsV2, SandboxMetric, SandboxesMetrics,
     TeamMetric,
@@ -35,7 +37,11 @@ pub use sandbox::{
     NewSnapshot, OnTimeout, Pause, PauseMode, Refresh, Resume, Sandbox, SandboxDetail, Snapshot,
     State, Timeout, VolumeMount,
 };
-pub use team::Team;
+pub use team::{
+    AccessToken, AdminTeam, AdminTeamChange, AdminUser, AuditEntry, CreatedAccessToken,
+    CreatedTeamApiKey, KilledSandboxes, Mask, NewApiKey, NewMember, NewTeam, NewUser, Rename, Team,
+    TeamApiKey, TeamMember, UserTeam,
+};
 pub use template::{AliasAnswer, Template, TemplateBuild, TemplateWithBuilds, UserRef};
 pub use volume::{
     NewVolume, Volume, VolumeAndToken, VolumeEntryChange, VolumeEntryStat, VolumeEntryType,

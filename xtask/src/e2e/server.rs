@@ -96,6 +96,7 @@ impl Server {
             ("E2B_VOLUME_API_URL", url.into()),
             ("E2B_API_KEY", self.key.clone().into()),
             ("WARREN_BIN", self.program.clone().into()),
+            ("WARREN_DATA_DIR", self.log.with_file_name("data").into()),
             ("WARREN_LAYERS_DIR", self.layers_dir.clone().into()),
             ("WARREN_PID", self.child.id().to_string().into()),
         ]

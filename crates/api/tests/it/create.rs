@@ -4,7 +4,7 @@ use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use warren_api::ApiConfig;
-use warren_control::Limits;
+use warren_control::{By, Limits};
 use warren_types::{BuildId, OnTimeout};
 
 use crate::node::Fault;
@@ -238,7 +238,7 @@ async fn one_create_too_many_at_the_same_moment() {
     // A team's own limit counts instead, at once.
     server
         .control
-        .team_set_max_sandboxes(server.team.id, Some(6))
+        .team_set_max_sandboxes(&By::SYSTEM, server.team.id, Some(6))
         .await
         .unwrap();
     server.create(json!({})).await;

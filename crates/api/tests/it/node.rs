@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use sha2::Sha256;
 use tokio::sync::{Semaphore, mpsc};
 use warren_cluster::{
-    BuildImage, Captured, CreateSandbox, Deadline, LogQuery, NodeError, NodeEvent, NodeHandle,
-    NodeLoad, PauseSandbox, PauseView, ResumeSandbox, Resumed, SandboxView,
+    BuildImage, Captured, CreateSandbox, Deadline, HostFacts, LogQuery, NodeError, NodeEvent,
+    NodeHandle, NodeLoad, PauseSandbox, PauseView, ResumeSandbox, Resumed, SandboxView,
 };
 use warren_service::Secret;
 use warren_types::{
@@ -383,6 +383,14 @@ impl NodeHandle for FakeNode {
             paused: 0,
             warm: 0,
             available_pct: *self.available_pct.lock().unwrap(),
+        }
+    }
+
+    async fn host(&self) -> HostFacts {
+        HostFacts {
+            name: "fake".to_owned(),
+            cpu_count: 4,
+            ..HostFacts::default()
         }
     }
 

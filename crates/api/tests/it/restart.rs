@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::Request;
 use serde_json::json;
 use warren_cluster::{CreateSandbox, NodeHandle};
+use warren_control::By;
 use warren_store::Store;
 use warren_types::EndReason;
 
@@ -92,7 +93,7 @@ async fn adopted_sandboxes_count_against_the_quota() {
     let id = server.create(json!({})).await;
     server
         .control
-        .team_set_max_sandboxes(server.team.id, Some(1))
+        .team_set_max_sandboxes(&By::SYSTEM, server.team.id, Some(1))
         .await
         .unwrap();
     let server = server.restart().await;

@@ -12,12 +12,12 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use warren_api::{ApiConfig, router};
 use warren_control::{
-    ArchiveLimits, BuildConfig, BuildSpec, Control, ControlConfig, Limits, PressureConfig, Team,
-    WebhookConfig,
+    ArchiveLimits, BuildConfig, BuildSpec, By, Control, ControlConfig, Limits, NewKey, NewTeam,
+    PressureConfig, Team, WebhookConfig,
 };
 use warren_service::Secret;
 use warren_store::Store;
-use warren_types::Resources;
+use warren_types::{KeyScope, Resources, Role, UserId};
 use warren_webhook::{Sender, SenderConfig};
 
 use crate::builder::FakeBuilder;
@@ -188,9 +188,40 @@ impl Server {
 
     /// A key of another team.
     pub(crate) async fn other_key(&self) -> String {
-        let team = self.control.team_create("Other", "other").await.unwrap();
-        let key = self.control.key_create(team.id, "k").await.unwrap();
-        key.clear.expose().to_owned()
+        let new = NewTeam {
+            name: "Other".to_owned(),
+            ..NewTeam::default()
+        };
+        let by = By::SYSTEM;
+        let team = match self.control.team_create(&by, new).await {
+            Ok(team) => team,
+            Err(_) => self.control.team_find("other").await.unwrap(),
+        };
+        let key = self.control.key_create(&by, team.id, NewKey::named("k"));
+        key.await.unwrap().clear.expose().to_owned()
+    }
+
+    /// An access token of a new person with a role in the team.
+    pub(crate) async fn token(&self, role: Role) -> String {
+        let by = By::SYSTEM;
+        let email = format!("{}@example.com", UserId::random());
+        let user = self.control.user_create(&by, &email).await.unwrap().id;
+        let joined = self
+            .control
+            .member_set(&by, self.team.id, user, role, false);
+        joined.await.unwrap();
+        let made = self.control.token_create(&by, user, NewKey::named("t"));
+        made.await.unwrap().clear.expose().to_owned()
+    }
+
+    /// A key of the team that may only read.
+    pub(crate) async fn read_key(&self) -> String {
+        let new = NewKey {
+            scope: KeyScope::Read,
+            ..NewKey::named("reads")
+        };
+        let made = self.control.key_create(&By::SYSTEM, self.team.id, new);
+        made.await.unwrap().clear.expose().to_owned()
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

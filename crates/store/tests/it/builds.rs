@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use warren_store::{
-    BuildContent, BuildOutcome, BuildReason, BuildRequest, BuildStatus, DeleteTemplateError,
+    BuildContent, BuildOutcome, BuildReason, BuildRequest, BuildStatus, By, DeleteTemplateError,
     RequestBuildError, Store, TeamRecord,
 };
-use warren_types::{BuildId, Resources, SandboxEnd, TeamId, TemplateId};
+use warren_types::{BuildId, Resources, SandboxEnd, TeamId, TeamState, TemplateId};
 
 use crate::{at, dir, open, sandbox};
 
@@ -38,9 +38,10 @@ impl<'a> Team<'a> {
             name: slug.to_owned(),
             slug: slug.to_owned(),
             max_sandboxes: None,
+            state: TeamState::Active,
             created_at: at(1),
         };
-        store.team_insert(&record).await.unwrap();
+        store.team_insert(&By::SYSTEM, &record).await.unwrap();
         Self { store, id, slug }
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use warren_service::Secret;
 use warren_store::{
-    AttemptRecord, DeliveryState, EventFilter, PauseRecord, SandboxChange, Store, TeamRecord,
+    AttemptRecord, By, DeliveryState, EventFilter, PauseRecord, SandboxChange, Store, TeamRecord,
     WebhookRecord,
 };
-use warren_types::{EndReason, EventKind, SandboxEnd, TeamId, WebhookId};
+use warren_types::{EndReason, EventKind, SandboxEnd, TeamId, TeamState, WebhookId};
 
 use crate::{at, dir, open, sandbox};
 
@@ -36,9 +36,10 @@ async fn team(store: &Store) -> TeamId {
         name: "t".to_owned(),
         slug: id.to_string(),
         max_sandboxes: None,
+        state: TeamState::Active,
         created_at: at(1),
     };
-    store.team_insert(&team).await.unwrap();
+    store.team_insert(&By::SYSTEM, &team).await.unwrap();
     id
 }
 

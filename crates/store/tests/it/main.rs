@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tempfile::TempDir;
-use warren_store::{IdempotencyClaim, SandboxRecord, Store, StoredAnswer, TeamRecord};
+use warren_store::{
+    AuditFilter, By, IdempotencyClaim, SandboxRecord, Store, StoredAnswer, TeamRecord, UserRecord,
+};
 use warren_types::{
-    BuildId, EndReason, MetricsPoint, SandboxEnd, SandboxId, SandboxState, TeamId, TemplateId,
+    BuildId, EndReason, MetricsPoint, Role, SandboxEnd, SandboxId, SandboxState, TeamId, TeamState,
+    TemplateId, UserId,
 };
 
 fn dir() -> TempDir {
@@ -252,19 +255,60 @@ async fn a_person_has_one_default_team() {
         name: slug.to_owned(),
         slug: slug.to_owned(),
         max_sandboxes: None,
+        state: TeamState::Active,
         created_at: at(1),
     };
     let (a, b) = (team("a"), team("b"));
-    store.team_insert(&a).await.unwrap();
-    store.team_insert(&b).await.unwrap();
-    let user = store.user_join("a@b.c", a.id, at(1)).await.unwrap();
-    assert_eq!(store.user_join("a@b.c", b.id, at(1)).await.unwrap(), user);
-    let teams = store.membership_list(user).await.unwrap();
-    let found: Vec<_> = teams
-        .iter()
-        .map(|m| (m.team.slug.as_str(), m.is_default))
-        .collect();
-    assert_eq!(found, [("b", true), ("a", false)]);
+    let by = By::SYSTEM;
+    assert!(store.team_insert(&by, &a).await.unwrap());
+    assert!(store.team_insert(&by, &b).await.unwrap());
+    let again = TeamRecord {
+        id: TeamId::random(),
+        ..a.clone()
+    };
+    assert!(!store.team_insert(&by, &again).await.unwrap());
+    let user = UserRecord {
+        id: UserId::random(),
+        email: "a@b.c".to_owned(),
+        created_at: at(1),
+    };
+    assert!(store.user_insert(&by, &user).await.unwrap());
+    assert!(!store.user_insert(&by, &user).await.unwrap());
+    let set = |team: &TeamRecord, role, make_default| {
+        let (by, store, team) = (by.clone(), store.clone(), team.id);
+        async move {
+            let done = store.member_set(&by, team, user.id, role, make_default);
+            done.await.unwrap();
+        }
+    };
+    let found = || async {
+        let teams = store.membership_list(user.id).await.unwrap();
+        let found = teams.into_iter();
+        found
+            .map(|m| (m.team.slug, m.role, m.is_default))
+            .collect::<Vec<_>>()
+    };
+    let entry = |slug: &str, role, is_default| (slug.to_owned(), role, is_default);
+    set(&a, Role::Member, false).await;
+    set(&b, Role::Viewer, true).await;
+    let expected = [
+        entry("b", Role::Viewer, true),
+        entry("a", Role::Member, false),
+    ];
+    assert_eq!(found().await, expected);
+    // Without its default team a person has another one.
+    assert!(store.member_remove(&by, b.id, user.id).await.unwrap());
+    assert!(!store.member_remove(&by, b.id, user.id).await.unwrap());
+    assert_eq!(found().await, [entry("a", Role::Member, true)]);
+    let filter = AuditFilter {
+        target: Some(user.id.to_string()),
+        limit: 10,
+        ..AuditFilter::default()
+    };
+    let trail = store.audit_list(&filter).await.unwrap();
+    let actions: Vec<_> = trail.iter().map(|entry| entry.action.as_str()).collect();
+    let expected = ["member.remove", "member.set", "member.set", "user.create"];
+    assert_eq!(actions, expected);
 }
 
 #[tokio::test]
