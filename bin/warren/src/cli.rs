@@ -11,6 +11,7 @@ use warren_template::{BadMirror, Mirror};
 pub(crate) mod address;
 pub(crate) mod auth;
 pub(crate) mod connection;
+pub(crate) mod history;
 pub(crate) mod operator;
 pub(crate) mod sandbox;
 pub(crate) mod template;
@@ -62,6 +63,12 @@ pub(crate) enum Command {
     Key(operator::Key),
     /// Show who did what.
     Audit(operator::Audit),
+    /// Say why a sandbox ended, a build failed or a request was refused.
+    Explain(operator::Explain),
+    /// Copy the database, the keys, templates and volumes of a server, also while it runs.
+    Backup(operator::Backup),
+    /// Put a backup into an empty data directory.
+    Restore(operator::Restore),
     /// Measure how fast a server creates sandboxes, runs commands in them and ends them.
     Bench(Bench),
     /// Print a script that completes commands and flags in a shell.
@@ -368,9 +375,11 @@ pub(crate) struct Up {
     #[arg(long, env = "WARREN_END_SANDBOXES")]
     pub(crate) end_sandboxes: bool,
 
-    /// Log as JSON lines.
-    #[arg(long, env = "WARREN_LOG_JSON")]
-    pub(crate) log_json: bool,
+    #[command(flatten)]
+    pub(crate) history: history::History,
+
+    #[command(flatten)]
+    pub(crate) telemetry: history::Telemetry,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,9 @@ fn main() -> ExitCode {
         Command::User(args) => operator::user(args, as_json),
         Command::Key(args) => operator::key(args, as_json),
         Command::Audit(args) => operator::audit(args, as_json),
+        Command::Explain(args) => operator::explain(args, as_json),
+        Command::Backup(args) => operator::backup(&args),
+        Command::Restore(args) => operator::restore(&args),
     };
     result.unwrap_or_else(|error| {
         // A closed stderr leaves nobody to tell.

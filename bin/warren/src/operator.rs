@@ -3,6 +3,8 @@
 
 mod accounts;
 mod audit;
+mod backup;
+mod explain;
 mod link;
 mod offline;
 mod socket;
@@ -14,6 +16,8 @@ use anyhow::Context;
 
 pub(crate) use accounts::{key, team, user};
 pub(crate) use audit::audit;
+pub(crate) use backup::{backup, restore};
+pub(crate) use explain::explain;
 pub(crate) use link::Link;
 pub(crate) use socket::serve;
 
@@ -21,17 +25,16 @@ use crate::cli::operator::Operator;
 use crate::print;
 
 /// Runs a command that reaches the server.
-fn run<F>(operator: Operator, command: impl FnOnce(Link, bool) -> F) -> anyhow::Result<ExitCode>
+fn run<F>(operator: Operator, command: impl FnOnce(Link) -> F) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let json = operator.json;
     let done = runtime.block_on(async {
         let link = Link::open(operator).await.context("reach the server")?;
-        command(link, json).await
+        command(link).await
     });
     match done {
         Ok(()) => Ok(ExitCode::SUCCESS),

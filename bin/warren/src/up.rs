@@ -53,7 +53,7 @@ const EVENTS_PORT: u16 = 80;
 
 /// Runs the server.
 pub(crate) fn run(args: Up) -> anyhow::Result<ExitCode> {
-    init_logging(args.log_json);
+    init_logging(args.telemetry.is_json());
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "sandboxes need root\nhint: run it with sudo"
@@ -149,6 +149,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
             ..Limits::default()
         },
         retention: RETENTION,
+        history: args.history.limits(),
         template_env: !args.no_template_env,
         build: Some(builds),
         volumes: Some(volumes),
@@ -192,6 +193,9 @@ async fn start(args: Up) -> anyhow::Result<()> {
     .start(&args)
     .await?;
 
+    if let Some(address) = args.telemetry.metrics_listen {
+        serve_meters(bind(address).await?, Arc::clone(&control), &services);
+    }
     operator::serve(data.path(), Arc::clone(&control), &services)?;
     let shown = is_first_start.then_some(&key);
     announce(
@@ -254,6 +258,18 @@ async fn start(args: Up) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Serves counters until the tasks are stopped.
+fn serve_meters(listener: TcpListener, control: Arc<Control>, tasks: &Tasks) {
+    let stop = tasks.stop_token().clone();
+    tasks.spawn(async move {
+        let stopped = async move { stop.cancelled().await };
+        let serving = axum::serve(listener, warren_api::meters_router(control));
+        if let Err(error) = serving.with_graceful_shutdown(stopped).await {
+            tracing::error!(%error, "counters are not served any more");
+        }
+    });
+}
+
 async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen).await.with_context(|| {
         format!(
@@ -314,7 +330,8 @@ fn node_config(
         programs: Some(programs.layer),
         events_address: format!("http://{SERVICE_ADDRESS}"),
         sample_every: SAMPLE_EVERY,
-        log_retention: RETENTION,
+        log_retention: args.history.logs().age,
+        log_bytes: args.history.logs().bytes,
         volumes,
         warm: WarmConfig {
             floor: args.warm,

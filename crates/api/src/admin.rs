@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use warren_control::{
-    AuditError, AuditQuery, AuditRecord, NewKey, NewTeam, TeamChange, TeamRecord, TeamView,
-    TeamsError, UserRecord, UserView, UsersError,
+    AuditError, AuditQuery, AuditRecord, ExplainError, NewKey, NewTeam, TeamChange, TeamRecord,
+    TeamView, TeamsError, UserRecord, UserView, UsersError,
 };
 use warren_types::KeyScope;
 use warren_wire as wire;
@@ -345,6 +345,31 @@ pub(crate) async fn token_delete(
     let (id, token) = (user(&app, &id).await?.id, token_id(&token)?);
     app.control.token_delete(&by, id, token).await?;
     Ok(no_content())
+}
+
+impl From<ExplainError> for ApiError {
+    fn from(error: ExplainError) -> Self {
+        match &error {
+            ExplainError::Store(_) => Self::internal(&error),
+            ExplainError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+        }
+    }
+}
+
+/// `GET /admin/explain/{id}`
+pub(crate) async fn explain(State(app): State<Arc<App>>, PathText(id): PathText) -> Answer {
+    let told = app.control.explain(&id).await?;
+    let events = told.events.into_iter().map(|event| wire::ExplainedEvent {
+        timestamp: event.at,
+        kind: event.kind.as_str().to_owned(),
+    });
+    let body = wire::Explanation {
+        summary: told.summary,
+        events: events.collect(),
+        trail: told.trail.into_iter().map(shown_entry).collect(),
+        log: told.log,
+    };
+    Ok(json(StatusCode::OK, &body))
 }
 
 /// `GET /admin/audit`

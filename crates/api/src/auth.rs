@@ -1,6 +1,7 @@
 //! Credentials, before anything else of a request is looked at.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -70,13 +71,27 @@ enum Shown {
 pub(crate) async fn guard(
     State(app): State<Arc<App>>,
     matched: MatchedPath,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let Some(operation) = app.operations.find(request.method(), matched.as_str()) else {
         return next.run(request).await;
     };
-    let shown = match authenticate(&app, operation.access, request.headers()).await {
+    let began = Instant::now();
+    let response = let_through(&app, operation, request, next).await;
+    let (method, status) = (operation.method.as_str(), response.status().as_u16());
+    let meters = app.control.meters();
+    meters.request(method, operation.path, status, began.elapsed());
+    response
+}
+
+async fn let_through(
+    app: &Arc<App>,
+    operation: &Operation,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let shown = match authenticate(app, operation.access, request.headers()).await {
         Ok(shown) => shown,
         Err(error) if operation.access == Access::Volume => {
             tracing::debug!(?error, "no volume token");
@@ -120,7 +135,7 @@ pub(crate) async fn guard(
                 team,
                 refused,
             };
-            let mut response = work.run(&app, request, next).instrument(span).await;
+            let mut response = work.run(app, request, next).instrument(span).await;
             if let Some(Ok(state)) = rate {
                 state.write(response.headers_mut());
             }

@@ -32,4 +32,4 @@ mod volumes;
 
 pub use operations::Operation;
 pub use rate::RateLimit;
-pub use router::{ApiConfig, local_router, operations, own_operations, router};
+pub use router::{ApiConfig, local_router, meters_router, operations, own_operations, router};

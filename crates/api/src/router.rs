@@ -380,6 +380,7 @@ fn operation_of_the_server(table: Table) -> Table {
         .built(DELETE, TOKEN, Admin, admin::token_delete)
         .with_own_trail()
         .built(GET, "/admin/audit", Admin, admin::audit)
+        .built(GET, "/admin/explain/{id}", Admin, admin::explain)
 }
 
 /// Every operation that has a route.
@@ -411,6 +412,14 @@ pub fn router(control: Arc<Control>, config: ApiConfig) -> Router {
 pub fn local_router(control: Arc<Control>) -> Router {
     let table = operation_of_the_server(administration(Table::default()));
     serve(table, control, ApiConfig::default(), true)
+}
+
+/// Makes the service that tells what is counted, in the text form of Prometheus. It asks for
+/// no credential.
+pub fn meters_router(control: Arc<Control>) -> Router {
+    Router::new()
+        .route("/metrics", on(MethodFilter::GET, health::meters))
+        .with_state(control)
 }
 
 fn serve(table: Table, control: Arc<Control>, config: ApiConfig, is_local: bool) -> Router {

@@ -15,6 +15,7 @@ use warren_volume::Volumes;
 use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
 use crate::events::RecentEnds;
+use crate::meters::Meters;
 use crate::nodes::NodeState;
 use crate::pause::Gates;
 use crate::pressure::{Activity, PressureConfig};
@@ -63,6 +64,40 @@ impl Default for Limits {
     }
 }
 
+/// How long and how much is kept of something that grows with time; whichever is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// As long.
+    pub age: Duration,
+    /// About as many bytes.
+    pub bytes: u64,
+}
+
+/// How much is kept of what grows with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Figures of sandboxes.
+    pub metrics: Keep,
+    /// Lifecycle events and their deliveries.
+    pub events: Keep,
+    /// The audit trail.
+    pub audit: Keep,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        let keep = |days: u64, mib: u64| Keep {
+            age: Duration::from_secs(days * 24 * 3600),
+            bytes: mib << 20,
+        };
+        Self {
+            metrics: keep(7, 1024),
+            events: keep(7, 256),
+            audit: keep(90, 256),
+        }
+    }
+}
+
 /// Settings of [`Control`].
 #[derive(Debug, Clone)]
 pub struct ControlConfig {
@@ -72,8 +107,10 @@ pub struct ControlConfig {
     pub domain: Option<String>,
     /// What teams may do.
     pub limits: Limits,
-    /// How long metrics, ended sandboxes and logs of builds are remembered.
+    /// How long ended sandboxes and logs of builds are remembered.
     pub retention: Duration,
+    /// How much is kept of what grows with time.
+    pub history: HistoryLimits,
     /// Give sandboxes the variables that their template's build ended with.
     pub template_env: bool,
     /// What builds need; without it there are none.
@@ -95,6 +132,7 @@ impl ControlConfig {
             domain: None,
             limits: Limits::default(),
             retention: Duration::from_secs(7 * 24 * 3600),
+            history: HistoryLimits::default(),
             template_env: true,
             build: None,
             volumes: None,
@@ -114,6 +152,7 @@ pub struct Control {
     pub(crate) builds: ResolveCache,
     pub(crate) quota: Arc<Quota>,
     pub(crate) node_state: NodeState,
+    pub(crate) meters: Meters,
     pub(crate) gates: Gates,
     pub(crate) captures: Arc<OpenCaptures>,
     pub(crate) wakes: Wakes,
@@ -161,6 +200,7 @@ impl Control {
             builds: ResolveCache::default(),
             quota: Arc::default(),
             node_state: NodeState::default(),
+            meters: Meters::default(),
             gates: Gates::default(),
             captures: Arc::default(),
             wakes: Wakes::default(),

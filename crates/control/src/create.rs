@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use warren_cluster::{CreateSandbox, SandboxView};
@@ -80,6 +80,7 @@ impl Control {
             .reserve(team.id, limit)
             .ok_or(CreateError::Quota { limit })?;
         let private_traffic = network.allow_public_traffic == Some(false);
+        let began = Instant::now();
         let made = self
             .node
             .create(CreateSandbox {
@@ -95,6 +96,7 @@ impl Control {
             })
             .await;
         self.node_state.count(&made);
+        self.meters.create(made.is_ok(), began.elapsed());
         let view = made.map_err(CreateError::Node)?;
         let id = view.id.clone();
         place.keep(id.clone(), view.revision);

@@ -104,7 +104,7 @@ impl Control {
             self.lock_presumed().remove(id);
             true
         } else {
-            self.store.sandbox_end(id, &end).await?
+            self.write_end(id, &end).await?
         };
         self.quota.release(id);
         if known || self.store.sandbox_is_known(id).await? {
@@ -124,9 +124,22 @@ impl Control {
     pub(crate) async fn apply_early_end(&self, id: &SandboxId) -> Result<(), StoreError> {
         if let Some(end) = self.take_early_end(id) {
             self.quota.release(id);
-            self.store.sandbox_end(id, &end).await?;
+            self.write_end(id, &end).await?;
         }
         Ok(())
+    }
+
+    /// Writes an end down, unless one is; returns whether it did.
+    pub(crate) async fn write_end(
+        &self,
+        id: &SandboxId,
+        end: &SandboxEnd,
+    ) -> Result<bool, StoreError> {
+        let written = self.store.sandbox_end(id, end).await?;
+        if written {
+            self.meters.end(end.reason);
+        }
+        Ok(written)
     }
 }
 

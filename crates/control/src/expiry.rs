@@ -1,10 +1,11 @@
 //! Forgetting what is old, and other work that can wait.
 
+use std::future::Future;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use warren_service::Chain;
-use warren_store::StoreError;
+use warren_store::{History, StoreError};
 
 use crate::Control;
 
@@ -18,6 +19,19 @@ const BATCH: u32 = 500;
 const BATCHES: u32 = 100;
 /// Answers to idempotency keys are kept for as long.
 const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
+
+/// Forgets a batch at a time until there is nothing left to forget, or for long enough.
+async fn in_batches<F>(mut forget: impl FnMut() -> F) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    for _ in 0..BATCHES {
+        if forget().await? < u64::from(BATCH) {
+            break;
+        }
+    }
+    Ok(())
+}
 
 impl Control {
     pub(crate) async fn expire(&self) {
@@ -46,33 +60,28 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets metrics, events, audit entries and ended sandboxes past the retention, old
-    /// idempotency keys, and what builds left.
+    /// Forgets metrics, events, audit entries and ended sandboxes past what is kept by age and
+    /// by size, old idempotency keys, and what builds left.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
         let before = |age| now.checked_sub(age).unwrap_or(Timestamp::MIN);
-        let retention = before(self.config.retention);
-        for _ in 0..BATCHES {
-            if self.store.metrics_purge(retention, BATCH).await? < u64::from(BATCH) {
-                break;
-            }
-        }
-        for _ in 0..BATCHES {
-            if self.store.sandbox_purge(retention, BATCH).await? < u64::from(BATCH) {
-                break;
-            }
-        }
-        for _ in 0..BATCHES {
-            if self.store.event_purge(retention, BATCH).await? < u64::from(BATCH) {
-                break;
-            }
-        }
-        for _ in 0..BATCHES {
-            if self.store.audit_purge(retention, BATCH).await? < u64::from(BATCH) {
-                break;
-            }
+        let kept = self.config.history;
+        let old = before(kept.metrics.age);
+        in_batches(|| self.store.metrics_purge(old, BATCH)).await?;
+        let old = before(self.config.retention);
+        in_batches(|| self.store.sandbox_purge(old, BATCH)).await?;
+        let old = before(kept.events.age);
+        in_batches(|| self.store.event_purge(old, BATCH)).await?;
+        let old = before(kept.audit.age);
+        in_batches(|| self.store.audit_purge(old, BATCH)).await?;
+        for (history, bytes) in [
+            (History::Metrics, kept.metrics.bytes),
+            (History::Events, kept.events.bytes),
+            (History::Audit, kept.audit.bytes),
+        ] {
+            in_batches(|| self.store.history_trim(history, bytes, BATCH)).await?;
         }
         self.store.idempotency_purge(before(IDEMPOTENCY)).await?;
         self.tidy_builds(now).await

@@ -15,12 +15,14 @@ mod create;
 mod error;
 mod events;
 mod expiry;
+mod explain;
 mod idempotency;
 mod keys;
 mod lifecycle;
 mod list;
 mod login;
 mod metadata;
+mod meters;
 mod names;
 mod network;
 mod nodes;
@@ -47,17 +49,19 @@ pub use build::{
     ManageError, NewBuild, Registry, RequestedBuild, ResourcesError, TagError, TemplateImageError,
     Upload, UploadError, UploadLink, UploadSlot,
 };
-pub use control::{Control, ControlConfig, Limits};
+pub use control::{Control, ControlConfig, HistoryLimits, Keep, Limits};
 pub use create::{NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};
 pub use error::{
     AuthError, CreateError, ForkError, IdempotencyError, ListError, ObserveError, PauseError,
     SandboxError, SnapshotError, TemplateError, TimeoutError, Unsupported,
 };
+pub use explain::{ExplainError, Explanation};
 pub use idempotency::Execution;
 pub use keys::{CreatedKey, CreatedToken, KeyView, KeysError, NewKey, TeamWithKey};
 pub use list::{ListQuery, Order, Page};
 pub use login::ProgramLogin;
 pub use metadata::MetadataError;
+pub use meters::Meters;
 pub use names::{ReferenceError, TemplateRef, Version};
 pub use network::{EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, NetworkUpdate};
 pub use nodes::{NodeStatus, NodeView, NodesError};

@@ -38,9 +38,8 @@ impl Control {
             Err(error) => return Err(self.refused(&record, error).await),
         }
         self.quota.release(id);
-        self.store
-            .sandbox_end(id, &SandboxEnd::new(EndReason::Killed, Timestamp::now()))
-            .await?;
+        let end = SandboxEnd::new(EndReason::Killed, Timestamp::now());
+        self.write_end(id, &end).await?;
         Ok(())
     }
 

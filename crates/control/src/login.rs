@@ -26,6 +26,11 @@ pub struct ProgramLogin {
     pub token: Secret,
 }
 
+/// The address of the person who stands for whoever has a key of a team.
+pub(crate) fn stand_in(slug: &str) -> String {
+    format!("{slug}@{NOBODY}")
+}
+
 impl Control {
     /// Makes an access token for a program of whoever calls. A caller with a key is no known
     /// person: the token is then of one who is in the key's team only. It may do no more
@@ -62,7 +67,7 @@ impl Control {
 
     /// The person who stands for whoever has a key of the caller's team.
     async fn nobody_of(&self, caller: &Caller, by: &By) -> Result<UserRecord, StoreError> {
-        let email = format!("{}@{NOBODY}", caller.team.slug);
+        let email = stand_in(&caller.team.slug);
         let known = match self.store.user_by_email(&email).await? {
             Some(known) => known,
             None => {
@@ -79,7 +84,9 @@ impl Control {
         let teams = self.store.membership_list(known.id).await?;
         if !teams.iter().any(|place| place.team.id == caller.team.id) {
             let (team, role) = (caller.team.id, Role::Member);
-            self.store.member_set(by, team, known.id, role, true).await?;
+            self.store
+                .member_set(by, team, known.id, role, true)
+                .await?;
         }
         Ok(known)
     }

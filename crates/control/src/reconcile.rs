@@ -104,7 +104,7 @@ impl Control {
         self.quota.release(id);
         // Noted first, so that a word of the node that comes in between finds the note.
         self.lock_presumed().insert(id.clone());
-        let ended = self.store.sandbox_end(id, &end).await;
+        let ended = self.write_end(id, &end).await;
         if !matches!(ended, Ok(true)) {
             self.lock_presumed().remove(id);
         }

@@ -320,8 +320,10 @@ impl Control {
             .reserve(caller.team.id, limit)
             .ok_or(CreateError::Quota { limit })?;
         self.takes_sandboxes().map_err(CreateError::Node)?;
+        let began = std::time::Instant::now();
         let made = self.node.create(request).await;
         self.node_state.count(&made);
+        self.meters.create(made.is_ok(), began.elapsed());
         let view = made.map_err(CreateError::Node)?;
         place.keep(view.id.clone(), view.revision);
         fault::point("fork.started");

@@ -6,6 +6,7 @@ use warren_store::{By, StoreError, TeamChange, TeamHoldings, TeamRecord};
 use warren_types::{SandboxState, TeamId, TeamState};
 
 use crate::keys::NewKey;
+use crate::login::stand_in;
 use crate::{Caller, Control, CreatedKey, KeysError, Team};
 
 /// Slug of the team that a fresh server has.
@@ -257,10 +258,12 @@ impl Control {
         if record.slug == DEFAULT_TEAM {
             return Err(TeamsError::Default);
         }
+        let stand_in = stand_in(&record.slug);
         if force {
             self.team_empty(&self.administrator(record)).await?;
         }
-        let deleted = self.store.team_delete(by, id, Timestamp::now()).await;
+        let now = Timestamp::now();
+        let deleted = self.store.team_delete(by, id, &stand_in, now).await;
         self.keys.clear();
         if deleted? {
             return Ok(());

@@ -24,6 +24,8 @@ pub struct NodeConfig {
     pub sample_every: Duration,
     /// How long archived logs stay readable.
     pub log_retention: Duration,
+    /// How many bytes of them are kept; beyond that the longest untouched go.
+    pub log_bytes: u64,
     /// Volumes that sandboxes can mount.
     pub volumes: Arc<Volumes>,
     /// Warm sandboxes.

@@ -75,16 +75,31 @@ impl Archive {
         Ok(select(entries, query))
     }
 
-    /// Deletes archives that nobody wrote to for longer than `retention`.
-    pub(crate) fn expire(&self, retention: Duration) -> io::Result<()> {
+    /// Deletes archives that nobody wrote to for longer than `retention`, and of the others
+    /// the longest untouched while all take more than `most` bytes.
+    pub(crate) fn expire(&self, retention: Duration, most: u64) -> io::Result<()> {
         let oldest = SystemTime::now()
             .checked_sub(retention)
             .unwrap_or(SystemTime::UNIX_EPOCH);
+        let (mut kept, mut bytes) = (Vec::new(), 0);
         for file in fs::read_dir(&self.dir)? {
             let file = file?;
-            if file.metadata()?.modified()? < oldest {
+            let facts = file.metadata()?;
+            let touched = facts.modified()?;
+            if touched < oldest {
                 fs::remove_file(file.path())?;
+            } else {
+                bytes += facts.len();
+                kept.push((touched, facts.len(), file.path()));
             }
+        }
+        kept.sort();
+        for (_, length, path) in kept {
+            if bytes <= most {
+                break;
+            }
+            fs::remove_file(path)?;
+            bytes -= length;
         }
         Ok(())
     }
@@ -205,6 +220,25 @@ mod tests {
             min_level: None,
             search: None,
         }
+    }
+
+    #[test]
+    fn old_logs_go_and_the_longest_untouched_of_too_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive::open(dir.path().to_owned()).unwrap();
+        let hour = Duration::from_secs(3600);
+        for (name, hours) in [("old", 30), ("older", 3), ("newer", 2), ("newest", 1)] {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_len(100).unwrap();
+            file.set_modified(SystemTime::now() - hour * hours).unwrap();
+        }
+        archive.expire(hour * 24, 250).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["newer", "newest"]);
     }
 
     #[test]

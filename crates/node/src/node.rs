@@ -118,7 +118,7 @@ impl<R: Runtime> Node<R> {
             events_address: config.events_address.clone(),
             release: owners.stop_token().clone(),
         });
-        let (warm, retention) = (config.warm, config.log_retention);
+        let (warm, kept) = (config.warm, (config.log_retention, config.log_bytes));
         let data_dir = config.data_dir.clone();
         let booter = Booter::new(Arc::clone(&runtime), config, captures, background.clone());
         let booter = Arc::new(booter);
@@ -156,7 +156,7 @@ impl<R: Runtime> Node<R> {
             .spawn(batch(samples, event_sender, node.background.clone()));
         node.background.spawn(expire_logs(
             node.context.archive.clone(),
-            retention,
+            kept,
             node.background.clone(),
         ));
         Ok(node)
@@ -530,11 +530,11 @@ async fn batch(
 }
 
 /// Deletes old logs now and then.
-async fn expire_logs(archive: Archive, retention: Duration, tasks: Tasks) {
+async fn expire_logs(archive: Archive, (age, bytes): (Duration, u64), tasks: Tasks) {
     loop {
         let sweeping = archive.clone();
         let swept = tasks
-            .spawn_blocking(move || sweeping.expire(retention))
+            .spawn_blocking(move || sweeping.expire(age, bytes))
             .await;
         if let Ok(Err(error)) = swept {
             tracing::warn!(error = %Chain(&error), "could not delete old logs");

@@ -54,14 +54,19 @@ impl Store {
                 source,
             })?;
         let reader = pool(READERS).connect_with(options).await.map_err(open)?;
+        Ok(Self::of_pools(writer, reader, path))
+    }
+
+    /// A database over connections to it.
+    pub(crate) fn of_pools(writer: SqlitePool, reader: SqlitePool, path: &Path) -> Self {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        Ok(Self {
+        Self {
             writer,
             reader,
             log: Arc::new(PathBuf::from(log)),
             outbox: Arc::default(),
-        })
+        }
     }
 
     /// Carries the write-ahead log over into the database once it has grown, without

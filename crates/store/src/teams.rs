@@ -218,8 +218,9 @@ impl Store {
         })
     }
 
-    /// Deletes a team that has nothing left, with its keys, members and webhooks. Its slug
-    /// is free at once. Returns whether it was there and had nothing.
+    /// Deletes a team that has nothing left, with its keys, members and webhooks, and the
+    /// person of this address, who stood for it. Its slug is free at once. Returns whether
+    /// it was there and had nothing.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -227,6 +228,7 @@ impl Store {
         &self,
         by: &By,
         id: TeamId,
+        stand_in: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         const ACTION: &str = "delete team";
@@ -259,6 +261,17 @@ impl Store {
         ] {
             sqlx::query(statement)
                 .bind(&text)
+                .execute(&mut *tx)
+                .await
+                .map_err(query(ACTION))?;
+        }
+        for statement in [
+            "DELETE FROM access_tokens WHERE user_id IN (SELECT id FROM users WHERE email = $1)",
+            "DELETE FROM team_members WHERE user_id IN (SELECT id FROM users WHERE email = $1)",
+            "DELETE FROM users WHERE email = $1",
+        ] {
+            sqlx::query(statement)
+                .bind(stand_in)
                 .execute(&mut *tx)
                 .await
                 .map_err(query(ACTION))?;

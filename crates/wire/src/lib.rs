@@ -39,8 +39,8 @@ pub use sandbox::{
 };
 pub use team::{
     AccessToken, AdminTeam, AdminTeamChange, AdminUser, AuditEntry, CreatedAccessToken,
-    CreatedTeamApiKey, KilledSandboxes, Mask, NewApiKey, NewMember, NewTeam, NewUser, Rename, Team,
-    TeamApiKey, TeamMember, UserTeam,
+    CreatedTeamApiKey, ExplainedEvent, Explanation, KilledSandboxes, Mask, NewApiKey, NewMember,
+    NewTeam, NewUser, Rename, Team, TeamApiKey, TeamMember, UserTeam,
 };
 pub use template::{AliasAnswer, Template, TemplateBuild, TemplateWithBuilds, UserRef};
 pub use volume::{

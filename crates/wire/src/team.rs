@@ -285,3 +285,25 @@ pub struct AuditEntry {
     #[serde(default)]
     pub data: serde_json::Value,
 }
+
+/// Something that befell a sandbox, as an explanation tells it; ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedEvent {
+    /// When.
+    pub timestamp: Timestamp,
+    /// What: the name of an event.
+    pub kind: String,
+}
+
+/// Answer of `GET /admin/explain/{id}`; ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Sentences that say it all, the first the most important.
+    pub summary: Vec<String>,
+    /// What befell the sandbox, oldest first.
+    pub events: Vec<ExplainedEvent>,
+    /// Who did or wanted what with it, oldest first.
+    pub trail: Vec<AuditEntry>,
+    /// The last lines of its log.
+    pub log: Vec<crate::LogRecord>,
+}

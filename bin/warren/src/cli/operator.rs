@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
-use warren_service::Secret;
 use warren_types::{KeyScope, Role, TeamState};
 
 /// How the server is reached.
@@ -34,14 +33,6 @@ pub(crate) struct Operator {
         global = true
     )]
     pub(crate) admin_token_file: Option<PathBuf>,
-
-    /// The token itself.
-    #[arg(skip)]
-    pub(crate) admin_token: Option<Secret>,
-
-    /// Print JSON.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
 }
 
 /// A moment: RFC 3339, or a time from now such as `30d`.
@@ -304,4 +295,49 @@ pub(crate) struct Audit {
     #[arg(long, short, default_value_t = 50, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) operator: Operator,
+    /// A sandbox, a build, a key, a team, or the `X-Request-Id` of an answer.
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// Data directory of the server, which may run meanwhile.
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+    /// Directory of layers, if the server has one elsewhere.
+    #[arg(long, env = "WARREN_LAYERS_DIR", value_name = "DIR")]
+    pub(crate) layers_dir: Option<PathBuf>,
+    /// Leave the layers of templates out. They can be built again.
+    #[arg(long)]
+    pub(crate) no_templates: bool,
+    /// Take the volumes along. While the server runs this needs XFS or Btrfs.
+    #[arg(long)]
+    pub(crate) volumes: bool,
+    /// Where the backup is put: a directory, or with the ending `.tar` one file.
+    pub(crate) to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// Data directory to restore into; it must be empty or not there.
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+    /// What `warren backup` has made.
+    pub(crate) from: PathBuf,
 }

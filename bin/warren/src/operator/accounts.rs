@@ -17,9 +17,9 @@ use crate::cli::operator::{
 use crate::print::{self, line, local, printable, table};
 
 /// Runs `warren team`.
-pub(crate) fn team(args: Team) -> anyhow::Result<ExitCode> {
+pub(crate) fn team(args: Team, json: bool) -> anyhow::Result<ExitCode> {
     let command = args.command;
-    run(args.operator, |link, json| async move {
+    run(args.operator, |link| async move {
         match command {
             TeamCommand::Create {
                 name,
@@ -165,9 +165,9 @@ async fn members(link: &Link, json: bool, team: &str) -> anyhow::Result<()> {
 }
 
 /// Runs `warren user`.
-pub(crate) fn user(args: User) -> anyhow::Result<ExitCode> {
+pub(crate) fn user(args: User, json: bool) -> anyhow::Result<ExitCode> {
     let command = args.command;
-    run(args.operator, |link, json| async move {
+    run(args.operator, |link| async move {
         match command {
             UserCommand::Create { email, team, role } => {
                 user_create(&link, json, email, &team, role).await
@@ -330,13 +330,13 @@ async fn token(link: &Link, json: bool, command: TokenCommand) -> anyhow::Result
 }
 
 /// Runs `warren key`.
-pub(crate) fn key(args: Key) -> anyhow::Result<ExitCode> {
+pub(crate) fn key(args: Key, json: bool) -> anyhow::Result<ExitCode> {
     if let KeyCommand::ShowFirst = args.command {
-        show_first(&args.operator.data_dir, args.operator.json)?;
+        show_first(&args.operator.data_dir, json)?;
         return Ok(ExitCode::SUCCESS);
     }
     let command = args.command;
-    run(args.operator, |link, json| async move {
+    run(args.operator, |link| async move {
         match command {
             KeyCommand::Create { team, new } => {
                 let path = path(&["admin", "teams", &team, "api-keys"]);

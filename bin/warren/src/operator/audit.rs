@@ -9,7 +9,7 @@ use crate::cli::operator::Audit;
 use crate::print::{self, local, printable, table};
 
 /// Runs `warren audit`.
-pub(crate) fn audit(args: Audit) -> anyhow::Result<ExitCode> {
+pub(crate) fn audit(args: Audit, json: bool) -> anyhow::Result<ExitCode> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("limit", &args.limit.to_string());
     let since = args.since.map(|at| at.to_string());
@@ -26,7 +26,7 @@ pub(crate) fn audit(args: Audit) -> anyhow::Result<ExitCode> {
         }
     }
     let path = format!("/admin/audit?{}", query.finish());
-    run(args.operator, |link, json| async move {
+    run(args.operator, |link| async move {
         let entries: Vec<wire::AuditEntry> = link.get(&path).await?;
         if json {
             return print::json(&entries);

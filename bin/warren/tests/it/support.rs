@@ -99,6 +99,7 @@ impl Stand {
                 events_address: "http://192.0.2.1".to_owned(),
                 sample_every: Duration::from_secs(5),
                 log_retention: Duration::from_secs(3600),
+                log_bytes: 1 << 30,
                 volumes: Arc::new(warren_volume::Volumes::open(data.join("volumes"), 64).unwrap()),
                 warm: WarmConfig {
                     floor: 0,

@@ -55,6 +55,7 @@ impl Stand {
             events_address: "http://192.0.2.1".to_owned(),
             sample_every: Duration::from_millis(50),
             log_retention: Duration::from_secs(3600),
+            log_bytes: 1 << 30,
             volumes: Arc::new(Volumes::open(self.dir.path().join("volumes"), 32).unwrap()),
             warm: WarmConfig {
                 floor: warm,
