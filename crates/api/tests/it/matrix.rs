@@ -18,6 +18,8 @@ const TABLE: &str = include_str!("../../../../spec/credentials.txt");
 const ADMIN: &str = "the administrator's token of the test";
 const READ_ONLY: &str = "this key or token may only read";
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// An operation with the credentials it takes.
 struct Row {
     method: &'static str,
@@ -229,7 +231,7 @@ async fn only_the_listed_credentials_are_taken() {
             ("x-supabase-team", team.as_str()),
         ];
         let zero = format!("e2b_{}", "0".repeat(40));
-        let cases: [(&str, &[(&str, &str)], bool); 13] = [
+        let cases: [(&str, Headers<'_>, bool); 13] = [
             ("no credential", &[], is_open),
             ("an unknown key", &[("x-api-key", &zero)], is_open),
             ("no key", &[("x-api-key", "abc")], is_open),
