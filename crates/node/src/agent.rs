@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
@@ -55,6 +55,9 @@ pub(crate) struct Init<'a> {
     pub(crate) env_vars: Option<&'a BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) access_token: Option<&'a str>,
+    /// Replaces the key that authorises to initialise it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) init_key: Option<&'a str>,
     pub(crate) default_user: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) default_workdir: Option<&'a str>,
@@ -81,6 +84,7 @@ impl<'a> Init<'a> {
             timestamp: Timestamp::now(),
             env_vars,
             access_token: entry.access_token.as_ref().map(Secret::expose),
+            init_key: None,
             default_user: &entry.image.default_user,
             default_workdir: entry.image.default_workdir.as_deref(),
             lifecycle_id,
@@ -92,19 +96,21 @@ impl<'a> Init<'a> {
     }
 }
 
-/// Initialises the agent behind `dial`.
+/// Initialises the agent behind `dial`. Whether it took a new key: one that goes on from an
+/// older capture may know none.
 pub(crate) async fn init(
     dial: &dyn Dial,
     init_key: &Secret,
     body: &Init<'_>,
-) -> Result<(), AgentError> {
+) -> Result<bool, AgentError> {
     let body = serde_json::to_vec(body).expect("an init body is plain text and maps of text");
     let request = Request::post("/init")
         .header(CONTENT_TYPE, "application/json")
         .header("x-init-key", init_key.expose())
         .body(Full::new(Bytes::from(body)))
         .expect("the parts of the request are valid");
-    within(INIT_TIMEOUT, exchange(dial, request)).await
+    let answer = within(INIT_TIMEOUT, exchange(dial, request)).await?;
+    Ok(answer.contains_key("x-init-key-changed"))
 }
 
 /// Asks the agent whether it serves.
@@ -112,7 +118,8 @@ pub(crate) async fn health(dial: &dyn Dial) -> Result<(), AgentError> {
     let request = Request::get("/health")
         .body(Full::new(Bytes::new()))
         .expect("the parts of the request are valid");
-    within(HEALTH_TIMEOUT, exchange(dial, request)).await
+    within(HEALTH_TIMEOUT, exchange(dial, request)).await?;
+    Ok(())
 }
 
 /// The same, with patience: for when the answer decides over a sandbox's memory.
@@ -120,23 +127,25 @@ pub(crate) async fn responds(dial: &dyn Dial) -> Result<(), AgentError> {
     let request = Request::get("/health")
         .body(Full::new(Bytes::new()))
         .expect("the parts of the request are valid");
-    within(PATIENCE, exchange(dial, request)).await
+    within(PATIENCE, exchange(dial, request)).await?;
+    Ok(())
 }
 
-async fn within(
+async fn within<T>(
     limit: Duration,
-    exchange: impl Future<Output = Result<(), AgentError>>,
-) -> Result<(), AgentError> {
+    exchange: impl Future<Output = Result<T, AgentError>>,
+) -> Result<T, AgentError> {
     tokio::time::timeout(limit, exchange)
         .await
         .unwrap_or(Err(AgentError::TimedOut(limit)))
 }
 
-async fn exchange(dial: &dyn Dial, request: Request<Full<Bytes>>) -> Result<(), AgentError> {
+/// The headers of a successful answer.
+async fn exchange(dial: &dyn Dial, request: Request<Full<Bytes>>) -> Result<HeaderMap, AgentError> {
     converse(dial, request, async |response| {
         let status = response.status();
         if status.is_success() {
-            return Ok(());
+            return Ok(response.into_parts().0.headers);
         }
         let text = String::from_utf8_lossy(&text(response).await).into_owned();
         Err(AgentError::Refused { status, text })

@@ -15,6 +15,9 @@ use crate::process::{Reaper, Registry};
 /// What `/init` changes.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// Secret that authorises `/init`, if there is one. The host replaces it: an agent that
+    /// goes on from a capture knows that of its copies.
+    pub init_key: Option<Secret>,
     /// Token that requests must carry, if any.
     pub token: Option<Secret>,
     /// User of requests that name none.
@@ -30,8 +33,6 @@ pub(crate) struct Settings {
 /// How the agent was started.
 #[derive(Debug)]
 pub(crate) struct AgentConfig {
-    /// Secret that authorises `/init`.
-    pub init_key: Option<Secret>,
     /// Whether `/init` sets the machine's clock.
     pub set_clock: bool,
     /// What the host lets the sandbox use.
@@ -63,9 +64,9 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Makes the state before the first `/init`.
+    /// Makes the state before the first `/init`, which the secret authorises.
     #[must_use]
-    pub(crate) fn new(config: AgentConfig, log: Log) -> Self {
+    pub(crate) fn new(config: AgentConfig, init_key: Option<Secret>, log: Log) -> Self {
         let limits = config.limits;
         let mut env = GlobalEnv::default();
         env.set_internal("E2B_SANDBOX", "true");
@@ -79,6 +80,7 @@ impl Agent {
             meter: Meter::new(limits),
             init_lock: tokio::sync::Mutex::new(()),
             settings: Mutex::new(Settings {
+                init_key,
                 token: None,
                 default_user: "root".to_owned(),
                 default_workdir: None,

@@ -27,6 +27,8 @@ use crate::reply::{self, Body};
 const MAX_BODY: usize = 1 << 20;
 /// Header with the host's secret.
 const INIT_KEY_HEADER: &str = "x-init-key";
+/// Header of the answer to a request whose new secret was taken over.
+const KEY_CHANGED_HEADER: &str = "x-init-key-changed";
 /// Name of the host-side service in `/etc/hosts`.
 const EVENTS_HOST: &str = "events.e2b.local";
 /// Directory of the files that tell a sandbox what it is.
@@ -43,6 +45,7 @@ struct InitRequest {
     timestamp: Option<Timestamp>,
     env_vars: Option<Vars>,
     access_token: Option<String>,
+    init_key: Option<String>,
     default_user: Option<String>,
     default_workdir: Option<String>,
     #[serde(rename = "hyperloopIP")]
@@ -76,17 +79,22 @@ pub(crate) async fn init(agent: &Arc<Agent>, request: Request<Incoming>) -> Resp
     let _turn = agent.init_lock.lock().await;
     let result = async {
         let request = read(body).await?;
-        authorise(agent, &parts.headers, &request)?;
-        apply(agent, request).await
+        let caller = authorise(agent, &parts.headers, &request)?;
+        apply(agent, request, caller).await
     }
     .await;
     match result {
-        Ok(()) => {
+        Ok(has_new_key) => {
             let mut response = reply::no_store(reply::empty(StatusCode::NO_CONTENT));
-            response.headers_mut().insert(
+            let headers = response.headers_mut();
+            headers.insert(
                 HeaderName::from_static("x-envd-version"),
                 HeaderValue::from_static(VERSION),
             );
+            if has_new_key {
+                let name = HeaderName::from_static(KEY_CHANGED_HEADER);
+                headers.insert(name, HeaderValue::from_static("true"));
+            }
             response
         }
         Err(Refused(status, message)) => {
@@ -116,20 +124,29 @@ async fn read(body: Incoming) -> Result<InitRequest, Refused> {
     })
 }
 
+/// Who sent a request, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// Whoever knows the host's secret.
+    Host,
+    /// Anybody else who may.
+    Other,
+}
+
 /// The guest can reach this port too, so only the host's secret or the sandbox's own token
 /// open it. Without a secret the first request does.
-fn authorise(agent: &Agent, headers: &HeaderMap, request: &InitRequest) -> Result<(), Refused> {
+fn authorise(agent: &Agent, headers: &HeaderMap, request: &InitRequest) -> Result<Caller, Refused> {
     let key = header(headers, INIT_KEY_HEADER);
-    if let (Some(expected), Some(given)) = (&agent.config.init_key, key)
+    let settings = agent.settings();
+    if let (Some(expected), Some(given)) = (&settings.init_key, key)
         && expected.matches(given)
     {
-        return Ok(());
+        return Ok(Caller::Host);
     }
     let given = request.access_token.as_deref().unwrap_or_default();
-    let settings = agent.settings();
     match &settings.token {
-        Some(current) if current.matches(given) => Ok(()),
-        None if agent.config.init_key.is_none() => Ok(()),
+        Some(current) if current.matches(given) => Ok(Caller::Other),
+        None if settings.init_key.is_none() => Ok(Caller::Other),
         Some(_) if given.is_empty() => Err(Refused(
             StatusCode::UNAUTHORIZED,
             "access token reset not authorized".to_owned(),
@@ -141,9 +158,14 @@ fn authorise(agent: &Agent, headers: &HeaderMap, request: &InitRequest) -> Resul
     }
 }
 
-async fn apply(agent: &Arc<Agent>, mut request: InitRequest) -> Result<(), Refused> {
+/// Applies a request. Whether it brought a new secret.
+async fn apply(
+    agent: &Arc<Agent>,
+    mut request: InitRequest,
+    caller: Caller,
+) -> Result<bool, Refused> {
     if !is_news(&agent.settings(), request.timestamp) {
-        return Ok(());
+        return Ok(false);
     }
     if agent.config.set_clock
         && let Some(timestamp) = request.timestamp
@@ -167,6 +189,13 @@ async fn apply(agent: &Arc<Agent>, mut request: InitRequest) -> Result<(), Refus
     log_volumes(agent, &request);
 
     let mut settings = agent.settings();
+    let new_key = request
+        .init_key
+        .filter(|key| caller == Caller::Host && !key.is_empty());
+    let has_new_key = new_key.is_some();
+    if let Some(key) = new_key {
+        settings.init_key = Some(Secret::new(key));
+    }
     settings.token = request
         .access_token
         .filter(|token| !token.is_empty())
@@ -198,7 +227,7 @@ async fn apply(agent: &Arc<Agent>, mut request: InitRequest) -> Result<(), Refus
     if request.timestamp.is_some() {
         settings.last_init = request.timestamp;
     }
-    Ok(())
+    Ok(has_new_key)
 }
 
 /// Replays of older requests change nothing.

@@ -87,7 +87,6 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     init::prepare_run_dir().map_err(RunError::RunDir)?;
 
     let config = AgentConfig {
-        init_key,
         set_clock: options.set_clock,
         limits: options.limits,
         path: std::env::var("PATH")
@@ -95,7 +94,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
             .filter(|path| !path.is_empty())
             .unwrap_or_else(|| DEFAULT_PATH.to_owned()),
     };
-    let agent = Arc::new(Agent::new(config, Log::new(log, options.verbose)));
+    let agent = Arc::new(Agent::new(config, init_key, Log::new(log, options.verbose)));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

@@ -324,6 +324,7 @@ impl<S: Sandbox> Booted<S> {
             timestamp: Timestamp::now(),
             env_vars: Some(env),
             access_token: None,
+            init_key: None,
             default_user: &image.default_user,
             default_workdir: image.default_workdir.as_deref(),
             lifecycle_id: self.id.as_str(),
@@ -334,7 +335,8 @@ impl<S: Sandbox> Booted<S> {
         };
         agent::init(self.sandbox().dialer().as_ref(), &self.init_key, &init)
             .await
-            .map_err(|error| NodeError::StartFailed(Box::new(error)))
+            .map_err(|error| NodeError::StartFailed(Box::new(error)))?;
+        Ok(())
     }
 
     /// Key that authorises to initialise its agent.
@@ -407,15 +409,23 @@ impl<S: Sandbox> Booted<S> {
             pause: None,
             mounts: request.mounts.clone(),
         };
-        let init = Init::of(
-            &entry,
-            (!keeps_env).then_some(&env),
-            self.id.as_str(),
-            events_address,
-        );
-        agent::init(sandbox.dialer().as_ref(), &entry.init_key, &init)
+        // Copies of one capture know the same key up to here.
+        let own_key = fresh_key();
+        let init = Init {
+            init_key: Some(own_key.expose()),
+            ..Init::of(
+                &entry,
+                (!keeps_env).then_some(&env),
+                self.id.as_str(),
+                events_address,
+            )
+        };
+        let has_own_key = agent::init(sandbox.dialer().as_ref(), &entry.init_key, &init)
             .await
             .map_err(|error| failed(Box::new(error)))?;
+        if has_own_key {
+            entry.init_key = own_key;
+        }
         entry.started_at = Timestamp::now();
         entry.end_at = after(entry.started_at, request.timeout);
         Ok(Claim {

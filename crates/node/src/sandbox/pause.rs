@@ -469,7 +469,8 @@ impl<R: Runtime> Owner<R> {
         );
         agent::init(sandbox.dialer().as_ref(), &self.entry.init_key, &init)
             .await
-            .map_err(resume_failed)
+            .map_err(resume_failed)?;
+        Ok(())
     }
 
     /// Takes a copy under a build's id; the sandbox stands still meanwhile.

@@ -2,12 +2,14 @@
 //! restored for each further sandbox of the build, where that is faster than to start anew.
 //!
 //! ```text
-//! first warm sandbox   boot, start command, ready ── freeze, capture, thaw ──► waits
-//! each further one     restore, /init with its own id ───────────────────────► waits
+//! source            boot, start command, ready ── freeze, capture ──► destroyed
+//! each warm one     restore, /init with its own id ─────────────────► waits
 //! ```
 //!
 //! A ready state was never anybody's: it is captured before a request's token or variables
-//! are known to it. It belongs to this process; the next start sweeps it and makes another.
+//! are known to it. Nor is its source ever: the processes in it were told its id, which opens
+//! a sandbox's ports to whoever knows it. It belongs to this process; the next start sweeps it
+//! and makes another.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,20 +22,14 @@ use warren_types::{BuildId, NetworkPolicy};
 
 use super::boot::{Booted, Booter};
 
-/// Restores in a row that were slower than the start before a build's are given up.
-const SLOW: u32 = 3;
+/// A first restore that takes less proves itself, however fast the start was.
+const FAST_ENOUGH: Duration = Duration::from_millis(250);
 
 /// What is known of a build.
 #[derive(Debug)]
 enum State {
-    /// Captured; restores take up the key that the captured agent knows.
-    Captured {
-        init_key: Secret,
-        /// How long the start without it took.
-        start: Duration,
-        /// Restores in a row that took longer.
-        slow: u32,
-    },
+    /// Captured, with the key that the captured agent knows.
+    Captured(Secret),
     /// Not to be captured.
     Off,
 }
@@ -60,7 +56,7 @@ impl ReadyStates {
 
     fn key(&self, build: BuildId) -> Option<Secret> {
         match self.lock().get(&build) {
-            Some(State::Captured { init_key, .. }) => Some(init_key.clone()),
+            Some(State::Captured(init_key)) => Some(init_key.clone()),
             _ => None,
         }
     }
@@ -74,20 +70,9 @@ impl ReadyStates {
         self.lock().insert(build, state);
     }
 
-    /// Takes note of a restore; false when restores of the build no longer pay.
-    fn pays(&self, build: BuildId, took: Duration) -> bool {
-        match self.lock().get_mut(&build) {
-            Some(State::Captured { start, slow, .. }) => {
-                *slow = if took > *start { *slow + 1 } else { 0 };
-                *slow < SLOW
-            }
-            _ => true,
-        }
-    }
-
     /// Forgets what is known; true when there was a capture.
     fn take(&self, build: BuildId) -> bool {
-        matches!(self.lock().remove(&build), Some(State::Captured { .. }))
+        matches!(self.lock().remove(&build), Some(State::Captured(_)))
     }
 }
 
@@ -118,24 +103,65 @@ impl<R: Runtime> Booter<R> {
             return Ok(restored);
         }
         let begun = Instant::now();
-        let booted = self.boot(image, policy).await?;
+        let booted = self.boot(image, policy.clone()).await?;
         self.make_ready(&booted, image).await?;
         let start = begun.elapsed();
-        if image.start.is_some() && self.ready.wants(image.build_id, start) {
-            self.capture_ready(image, &booted, start).await?;
+        let is_wanted = image.start.is_some() && self.ready.wants(image.build_id, start);
+        if !is_wanted || !self.capture_ready(image, &booted).await? {
+            return Ok(booted);
         }
-        Ok(booted)
+        let init_key = booted.init_key().clone();
+        booted.discard().await;
+        if let Some(restored) = self.prove(image, init_key, start).await {
+            return Ok(restored);
+        }
+        self.boot_ready(image, policy).await
     }
 
-    /// Restores a build's ready state if there is one. A failure is told, and the state is
-    /// given up.
+    /// Restores a build's ready state if there is one. After a failure it is given up.
     async fn restore_ready(
         &self,
         image: &BuildImage,
         policy: NetworkPolicy,
     ) -> Option<Booted<R::Sandbox>> {
+        let init_key = self.ready.key(image.build_id)?;
+        self.restore_from_ready(image, policy, init_key).await
+    }
+
+    /// Restores a state that was just captured, and from then on keeps it if that was faster
+    /// than the start was. Both ran under the same load, which later restores may not.
+    async fn prove(
+        &self,
+        image: &BuildImage,
+        init_key: Secret,
+        start: Duration,
+    ) -> Option<Booted<R::Sandbox>> {
         let build = image.build_id;
-        let init_key = self.ready.key(build)?;
+        let begun = Instant::now();
+        let policy = NetworkPolicy::default();
+        let restored = self
+            .restore_from_ready(image, policy, init_key.clone())
+            .await?;
+        let took = begun.elapsed();
+        if pays(took, start) {
+            tracing::info!(build_id = %build, ?start, ?took,
+                "captured a ready state; sandboxes of the build are restored from it");
+            self.ready.set(build, State::Captured(init_key));
+        } else {
+            tracing::info!(build_id = %build, ?start, ?took,
+                "a ready state is not used: the start of the build is faster");
+            self.give_up_ready(build).await;
+        }
+        Some(restored)
+    }
+
+    async fn restore_from_ready(
+        &self,
+        image: &BuildImage,
+        policy: NetworkPolicy,
+        init_key: Secret,
+    ) -> Option<Booted<R::Sandbox>> {
+        let build = image.build_id;
         let begun = Instant::now();
         let from = self.captures.ready(build);
         let restored = async {
@@ -149,11 +175,6 @@ impl<R: Runtime> Booter<R> {
             Ok(booted) => {
                 let took = begun.elapsed();
                 tracing::debug!(build_id = %build, ?took, "restored a ready state");
-                if !self.ready.pays(build, took) {
-                    tracing::info!(build_id = %build, ?took,
-                        "ready states of the build are no longer used: its start is faster");
-                    self.give_up_ready(build).await;
-                }
                 Some(booted)
             }
             Err(error) => {
@@ -170,45 +191,32 @@ impl<R: Runtime> Booter<R> {
         self.forget_ready_files(build).await;
     }
 
-    /// Captures what the start command has set up. What can't be captured is told once; a
-    /// sandbox that can't go on is an error.
+    /// Captures what the start command has set up. Whether it did; what can't be captured is
+    /// told once. A sandbox that was captured stays frozen.
     async fn capture_ready(
         &self,
         image: &BuildImage,
         booted: &Booted<R::Sandbox>,
-        start: Duration,
-    ) -> Result<(), NodeError> {
+    ) -> Result<bool, NodeError> {
         let build = image.build_id;
         if let Err(reason) = self.runtime.capabilities().checkpoint {
             // Tools may become ready later, so it is tried again then.
             tracing::debug!(build_id = %build, reason, "no ready state is captured");
-            return Ok(());
+            return Ok(false);
         }
         let sandbox = booted.sandbox();
         let failed = |error: RuntimeError| NodeError::StartFailed(Box::new(error));
         // What an attempt that was broken off left.
         self.forget_ready_files(build).await;
         sandbox.freeze().await.map_err(failed)?;
-        let captured = sandbox.capture(&self.captures.ready(build), true).await;
+        let Err(error) = sandbox.capture(&self.captures.ready(build), true).await else {
+            return Ok(true);
+        };
+        tracing::warn!(build_id = %build, error = %Chain(&error),
+            "a ready state could not be captured; the build is started anew each time");
+        self.ready.set(build, State::Off);
         sandbox.thaw().await.map_err(failed)?;
-        match captured {
-            Ok(info) => {
-                tracing::info!(build_id = %build, bytes = info.bytes, ?start,
-                    "captured a ready state; further sandboxes of the build are restored from it");
-                let state = State::Captured {
-                    init_key: booted.init_key().clone(),
-                    start,
-                    slow: 0,
-                };
-                self.ready.set(build, state);
-            }
-            Err(error) => {
-                tracing::warn!(build_id = %build, error = %Chain(&error),
-                    "a ready state could not be captured; the build is started anew each time");
-                self.ready.set(build, State::Off);
-            }
-        }
-        Ok(())
+        Ok(false)
     }
 
     /// Lets go of a build's ready state, which nobody has asked for lately.
@@ -230,32 +238,26 @@ impl<R: Runtime> Booter<R> {
     }
 }
 
+/// Whether a restore that took so long is worth it beside such a start.
+fn pays(took: Duration, start: Duration) -> bool {
+    took < start.max(FAST_ENOUGH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn restores_that_are_slower_than_the_start_are_given_up() {
+    fn only_long_starts_are_captured_and_only_faster_restores_used() {
         let states = ReadyStates::new(Some(Duration::from_millis(100)));
         let build = BuildId::random();
         let start = Duration::from_secs(1);
         assert!(!states.wants(build, Duration::from_millis(99)));
         assert!(states.wants(build, start));
-        let init_key = Secret::new("k".to_owned());
-        states.set(
-            build,
-            State::Captured {
-                init_key,
-                start,
-                slow: 0,
-            },
-        );
-        assert!(!states.wants(build, start));
-        let late = 2 * start;
-        assert!(states.pays(build, late) && states.pays(build, late));
-        assert!(states.pays(build, start), "one that is in time counts anew");
-        assert!(states.pays(build, late) && states.pays(build, late));
-        assert!(!states.pays(build, late));
+        assert!(pays(start / 2, start) && !pays(2 * start, start));
+        assert!(pays(FAST_ENOUGH / 2, Duration::ZERO));
+        states.set(build, State::Captured(Secret::new("k".to_owned())));
+        assert!(states.key(build).is_some() && !states.wants(build, start));
         states.set(build, State::Off);
         assert!(states.key(build).is_none() && !states.wants(build, start));
         assert!(!states.take(build));

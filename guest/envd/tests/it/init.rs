@@ -70,6 +70,26 @@ fn an_init_key_is_the_only_way_in() {
 }
 
 #[test]
+fn the_host_replaces_the_init_key_and_nobody_else_does() {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "sesame\n").unwrap();
+    let sandbox = Sandbox::with_key(key.path());
+    let with_key = |key: &str, body| {
+        let request = sandbox.request("POST", "/init").header("x-init-key", key);
+        let reply = request.json(&body).send();
+        (reply.status, reply.header("x-init-key-changed").is_some())
+    };
+    let at = |second: u8, key: &str| json!({"timestamp": format!("2026-01-01T00:00:{second:02}Z"), "initKey": key, "accessToken": "one"});
+    assert_eq!(with_key("sesame", at(10, "open")), (204, true));
+    assert_eq!(with_key("sesame", at(11, "again")), (401, false));
+    // Who knows only the token, and old requests.
+    assert_eq!(with_key("", at(12, "mine")), (204, false));
+    assert_eq!(with_key("open", at(5, "old")), (204, false));
+    assert_eq!(with_key("mine", json!({})), (401, false));
+    assert_eq!(with_key("open", at(13, "last")), (204, true));
+}
+
+#[test]
 fn stale_requests_change_nothing() {
     let sandbox = Sandbox::bare(&[]);
     let at = |second: u8, value: &str| json!({"timestamp": format!("2026-01-01T00:00:{second:02}Z"), "envVars": {"V": value}});
