@@ -18,6 +18,8 @@ pub struct Options {
     /// Directory for kernels' sockets and connection files. What a previous server left in
     /// it is removed.
     pub run_dir: PathBuf,
+    /// File that tells which sandbox this is.
+    pub identity: PathBuf,
     /// Wait until the server that listens there is ready, and serve nothing.
     pub wait: bool,
 }
@@ -31,6 +33,7 @@ impl Default for Options {
             agent: "127.0.0.1:49983".to_owned(),
             host: "192.0.2.1:80".to_owned(),
             run_dir: PathBuf::from("/run/warren-interpreter"),
+            identity: PathBuf::from("/run/e2b/.E2B_SANDBOX_ID"),
             wait: false,
         }
     }
@@ -41,7 +44,8 @@ impl Default for Options {
 pub enum CliError {
     /// An unknown option.
     #[error(
-        "unknown option {0}; there are --listen, --user, --cwd, --agent, --host, --run-dir and --wait"
+        "unknown option {0}; there are --listen, --user, --cwd, --agent, --host, --run-dir, --identity and \
+         --wait"
     )]
     Unknown(String),
     /// An option without its value.
@@ -72,6 +76,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, CliError
             "--agent",
             "--host",
             "--run-dir",
+            "--identity",
         ];
         if !known.contains(&name.as_str()) {
             return Err(CliError::Unknown(name));
@@ -84,7 +89,8 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, CliError
             "--cwd" => options.cwd = value,
             "--agent" => options.agent = value,
             "--host" => options.host = value,
-            _ => options.run_dir = value.into(),
+            "--run-dir" => options.run_dir = value.into(),
+            _ => options.identity = value.into(),
         }
     }
     Ok(options)

@@ -18,11 +18,13 @@ use tokio::time::{Instant, sleep_until};
 use warren_service::{Chain, Tasks};
 
 use crate::globals;
+use crate::identity::Identity;
 use crate::kernel::{Event, Kernel, KernelSpec, Launch, SendError, StartError};
 use crate::language::{self, Changes, Vars};
 use crate::line::{CellError, Line, Outcome};
 use crate::log;
 use crate::memory::{self, OomMeter, OutOfMemory};
+use crate::random;
 use crate::running::{Done, Fence, Run};
 
 /// Pause between interrupts of a cell whose client is gone: a kernel may not listen yet.
@@ -69,6 +71,8 @@ pub(crate) struct Shared {
     pub agent: Arc<str>,
     /// Tells of the out-of-memory killer.
     pub oom: Arc<OomMeter>,
+    /// Tells which sandbox this is.
+    pub identity: Arc<Identity>,
     /// Owner of all tasks.
     pub tasks: Tasks,
 }
@@ -91,8 +95,9 @@ pub(crate) struct Actor {
     globals: Option<Vars>,
     /// Whether the kernel has them.
     has_globals: bool,
-    /// Whether the kernel's generators of random numbers are its own.
-    is_seeded: bool,
+    /// The sandbox that the kernel was made part of. A copy of the kernel may go on in
+    /// another.
+    settled_in: Option<Vec<u8>>,
 }
 
 /// Why a run has no regular end.
@@ -128,7 +133,7 @@ impl Actor {
             oom_kills: None,
             globals: None,
             has_globals: false,
-            is_seeded: false,
+            settled_in: None,
         }
     }
 
@@ -209,7 +214,7 @@ impl Actor {
 
     async fn end_kernel(&mut self) {
         self.has_globals = false;
-        self.is_seeded = false;
+        self.settled_in = None;
         if let Some(kernel) = self.kernel.take() {
             kernel.end().await;
         }
@@ -305,31 +310,31 @@ impl Actor {
     }
 
     async fn cell_and_setup(&mut self, cell: &Cell) -> Result<Outcome, Broken> {
-        if !self.has_globals {
-            self.fetch_globals(cell.token.as_ref()).await;
+        let here = self.shared.identity.now();
+        let mut code = String::new();
+        if self.settled_in.is_none() {
+            code.push_str(language::seed(&self.language));
         }
-        let mut changes = Changes::new();
-        if !self.has_globals {
-            let globals = self.globals.iter().flatten();
-            changes.extend(globals.map(|(name, value)| (name.clone(), Some(value.clone()))));
+        let is_new_here = self.settled_in.as_ref() != Some(&here);
+        if is_new_here {
+            code.push_str(language::stir(&self.language));
         }
-        changes.extend(
-            cell.env
-                .iter()
-                .map(|(name, value)| (name.clone(), Some(value.clone()))),
-        );
-        let mut code = language::apply(&self.language, &changes).unwrap_or_default();
-        if !self.is_seeded {
-            code.insert_str(0, language::seed(&self.language));
-        }
+        let mut changes = if is_new_here || !self.has_globals {
+            self.new_globals(cell.token.as_ref()).await
+        } else {
+            Changes::new()
+        };
+        let own = cell.env.iter();
+        changes.extend(own.map(|(name, value)| (name.clone(), Some(value.clone()))));
+        code.push_str(&language::apply(&self.language, &changes).unwrap_or_default());
         if !code.is_empty() {
             self.silently(&code).await?;
         }
-        self.is_seeded = true;
+        self.settled_in = Some(here);
         self.has_globals = self.globals.is_some();
         let client = Some(&cell.lines);
         let done = self.execute(&cell.code, client, None).await?;
-        let marker = format!("{:032x}", rand::random::<u128>());
+        let marker = random::hex::<16>();
         if let Some(code) = self.spec.fence(&marker) {
             let fence = Fence {
                 marker,
@@ -340,12 +345,16 @@ impl Actor {
         Ok(done.outcome)
     }
 
-    async fn fetch_globals(&mut self, token: Option<&HeaderValue>) {
+    /// Asks for the sandbox's variables, and tells what the kernel lacks of them.
+    async fn new_globals(&mut self, token: Option<&HeaderValue>) -> Changes {
+        let given = self.globals.clone().filter(|_| self.has_globals);
         match globals::fetch(&self.shared.agent, token, &self.shared.tasks).await {
             Ok(vars) => self.globals = Some(vars),
             // The ones known before serve a restarted kernel; the next cell asks again.
             Err(error) => log::warn("the sandbox's variables", &error),
         }
+        let wanted = self.globals.clone().unwrap_or_default();
+        language::difference(&given.unwrap_or_default(), &wanted)
     }
 
     /// Code that takes a cell's variables away: to what the kernel had without it.
@@ -513,9 +522,7 @@ impl Actor {
             traceback: output,
         }
     }
-}
 
-impl Actor {
     async fn why_killed(&mut self, machine: Option<u64>) -> &'static str {
         let Shared { oom, tasks, .. } = &self.shared;
         match oom.since(machine, self.oom_kills, tasks).await {

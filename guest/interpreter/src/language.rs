@@ -19,6 +19,17 @@ pub fn normalize(name: &str) -> String {
     }
 }
 
+/// What turns one set of variables into another.
+pub(crate) fn difference(from: &Vars, to: &Vars) -> Changes {
+    let gone = from.keys().filter(|name| !to.contains_key(*name));
+    let set = to
+        .iter()
+        .filter(|(name, value)| from.get(*name) != Some(value));
+    gone.map(|name| (name.clone(), None))
+        .chain(set.map(|(name, value)| (name.clone(), Some(value.clone()))))
+        .collect()
+}
+
 /// Whether a variable can exist.
 #[must_use]
 pub fn is_valid(name: &str, value: &str) -> bool {
@@ -50,16 +61,39 @@ pub fn apply(language: &str, changes: &Changes) -> Option<String> {
     Some(code)
 }
 
-/// Code that seeds the generators of random numbers that a kernel has, where a language needs
-/// it: a kernel may be a copy of one that was captured in memory, as others are.
+/// Python's own generators, and the names that temporary files get, which come from one.
+const PYTHON_SEED: &str = "\
+__import__('random').seed()
+(lambda loaded: (
+    'numpy.random' in loaded and loaded['numpy.random'].seed(),
+    'tempfile' in loaded and setattr(loaded['tempfile'], '_name_sequence', None),
+))(__import__('sys').modules)
+";
+
+/// OpenSSL's generator, which makes the keys of connections. What is added is mixed in.
+const PYTHON_STIR: &str = "\
+(lambda loaded: 'ssl' in loaded and loaded['ssl'].RAND_add(__import__('os').urandom(48), 48.0))(
+    __import__('sys').modules)
+";
+
+/// Code that seeds the generators of random numbers that programs use as they like, where a
+/// language has such: a kernel may be a copy of one that was captured in memory, as others
+/// are. It undoes what a program has seeded.
 #[must_use]
 pub fn seed(language: &str) -> &'static str {
     match language {
-        "python" => {
-            "__import__('random').seed()\n\
-             'numpy' in __import__('sys').modules and __import__('numpy').random.seed()\n"
-        }
+        "python" => PYTHON_SEED,
         "r" => "set.seed(NULL)\n",
+        _ => "",
+    }
+}
+
+/// Code that makes generators of secrets differ from those of a kernel's copies, where they
+/// don't ask the operating system each time. No program can tell that it ran.
+#[must_use]
+pub fn stir(language: &str) -> &'static str {
+    match language {
+        "python" => PYTHON_STIR,
         _ => "",
     }
 }
@@ -239,6 +273,22 @@ mod tests {
         );
         assert_eq!(code("java", None), "System.clearProperty(\"A\");\n");
         assert_eq!(apply("cobol", &change(None)), None);
+    }
+
+    #[test]
+    fn only_what_differs_is_changed() {
+        let vars = |pairs: &[(&str, &str)]| -> Vars {
+            let pairs = pairs.iter().copied();
+            pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        };
+        let (from, to) = (
+            vars(&[("A", "1"), ("B", "2"), ("C", "3")]),
+            vars(&[("A", "1"), ("B", "x")]),
+        );
+        let expected = [("B", Some("x")), ("C", None)];
+        let expected = expected.map(|(k, v)| (k.to_owned(), v.map(str::to_owned)));
+        assert_eq!(difference(&from, &to), Changes::from(expected));
+        assert_eq!(difference(&to, &to), Changes::new());
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rand::RngCore;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::context::{Actor, Cell, Command, Shared};
 use crate::kernel::{SpecDirs, StartError};
 use crate::language;
+use crate::random;
 
 /// Contexts that may exist at once.
 const MAX_CONTEXTS: usize = 512;
@@ -303,8 +303,7 @@ impl Registry {
 
 /// A random UUID as text.
 fn new_id() -> String {
-    let mut bytes = [0; 16];
-    rand::rng().fill_bytes(&mut bytes);
+    let mut bytes: [u8; 16] = random::bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex = hex::encode(bytes);

@@ -13,6 +13,7 @@ use warren_service::Tasks;
 
 use crate::cli::Options;
 use crate::context::Shared;
+use crate::identity::Identity;
 use crate::kernel::{Launch, RunDir, SpecDirs};
 use crate::memory::OomMeter;
 use crate::registry::Registry;
@@ -129,6 +130,7 @@ pub fn start(
         launch: Arc::new(Launch { user, env, run_dir }),
         agent: options.agent.as_str().into(),
         oom: Arc::new(OomMeter::new(options.host.clone())),
+        identity: Arc::new(Identity::new(options.identity.clone())),
         tasks: tasks.clone(),
     };
     tasks.spawn(know_oom_kills(shared.clone()));

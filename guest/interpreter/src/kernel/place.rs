@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use rand::RngCore;
 use rustix::process::Signal;
 use serde::Serialize;
 
 use super::spec::Transport;
+use crate::random;
 use crate::sys::{self, Credentials};
 
 /// Channels of a kernel.
@@ -162,16 +162,14 @@ impl Place {
         kernel_name: &str,
         owner: Option<&Credentials>,
     ) -> io::Result<Self> {
-        let id = format!("{:016x}", rand::rng().next_u64());
+        let id = random::hex::<8>();
         let dir = run_dir.0.join(&id);
         DirBuilder::new().mode(0o700).create(&dir)?;
-        let mut key = [0; 32];
-        rand::rng().fill_bytes(&mut key);
         let place = Self {
             endpoints: Endpoints::new(transport, &dir)?,
             record: run_dir.0.join(format!("{id}.pid")),
             dir,
-            key: hex::encode(key),
+            key: random::hex::<32>(),
         };
         let path = place.connection_file();
         let mut file = OpenOptions::new()

@@ -25,6 +25,7 @@ use super::output::Tail;
 use super::place::{Channel, Place, RunDir};
 use super::spec::{InterruptMode, KernelSpec};
 use super::wire::{Message, Session, WireError};
+use crate::random;
 use crate::sys;
 use crate::users::User;
 
@@ -385,8 +386,7 @@ impl Channels {
         control.connect(&endpoints.of(Channel::Control)).await?;
         iopub.connect(&endpoints.of(Channel::Iopub)).await?;
         iopub.subscribe("").await?;
-        let id = format!("{:016x}", rand::random::<u64>());
-        let session = Session::new(place.key.clone(), id);
+        let session = Session::new(place.key.clone(), random::hex::<8>());
         Ok(Self {
             session,
             shell,

@@ -1,10 +1,15 @@
 //! Running cells: order, failures, clients that leave, kernels that end.
 
 use serde_json::json;
-use warren_interpreter::language::seed;
+use warren_interpreter::language::{seed, stir};
 
 use crate::client::{error, stdout};
 use crate::server;
+
+/// What a new kernel runs first.
+fn fresh() -> String {
+    seed("python").to_owned() + stir("python")
+}
 
 #[tokio::test]
 async fn a_cell_is_counted_prints_and_has_a_value() {
@@ -171,7 +176,7 @@ async fn variables_are_set_before_a_cell_and_taken_away_after() {
     let set =
         |name: &str, value: &str| format!("__import__('os').environ[\"{name}\"] = \"{value}\"\n");
     let before = [
-        seed("python").to_owned(),
+        fresh(),
         set("A", "1"),
         set("B", "2"),
         set("G", "g"),
@@ -203,7 +208,38 @@ async fn a_new_kernel_gets_the_variables_again() {
     server.client.run("exit 1").await;
     let lines = server.client.run("silent").await;
     let set = "__import__('os').environ[\"G\"] = \"g\"\n";
-    assert_eq!(stdout(&lines), seed("python").to_owned() + set);
+    assert_eq!(stdout(&lines), fresh() + set);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_kernel_becomes_part_of_the_sandbox_that_it_is_in() {
+    let server = server::start().await;
+    let become_another = |id: &str, vars: &[(&str, &str)]| {
+        std::fs::write(server.dir.path().join("id"), id).unwrap();
+        let vars = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        server.agent.state.lock().unwrap().vars = vars.collect();
+    };
+    become_another("one", &[("A", "1"), ("B", "2"), ("C", "3")]);
+    server.client.run("value 1").await;
+    become_another("two", &[("A", "1"), ("B", "x")]);
+    let os = "__import__('os').environ";
+    let moved = format!("{os}[\"B\"] = \"x\"\n{os}.pop(\"C\", None)\n");
+    // All that was run silently so far.
+    let expected = [
+        fresh(),
+        format!("{os}[\"A\"] = \"1\"\n{os}[\"B\"] = \"2\"\n{os}[\"C\"] = \"3\"\n"),
+        stir("python").to_owned(),
+        moved,
+    ];
+    assert_eq!(
+        stdout(&server.client.run("silent").await),
+        expected.concat()
+    );
+    // Nothing more, once it is at home.
+    assert_eq!(
+        stdout(&server.client.run("silent").await),
+        expected.concat()
+    );
 }
 
 #[tokio::test]

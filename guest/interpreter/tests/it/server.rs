@@ -54,6 +54,7 @@ pub(crate) async fn start_in(dir: TempDir, path: String) -> Server {
         agent: agent.address.to_string(),
         host: agent.address.to_string(),
         run_dir: dir.path().join("run"),
+        identity: dir.path().join("id"),
         ..Options::default()
     };
     let env = BTreeMap::from([

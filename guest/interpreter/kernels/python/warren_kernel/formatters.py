@@ -10,10 +10,20 @@ import math
 import uuid
 
 from IPython.core.formatters import BaseFormatter
+from IPython.utils.dir2 import get_real_method
 from traitlets import ObjectName, Unicode
 
 
-class DataFormatter(BaseFormatter):
+class OwnFirst(BaseFormatter):
+    """Asks an object for its form before what is known of its type."""
+
+    def lookup(self, obj):
+        if get_real_method(obj, self.print_method) is not None:
+            raise KeyError(type(obj))
+        return super().lookup(obj)
+
+
+class DataFormatter(OwnFirst):
     """Tables by column."""
 
     format_type = Unicode("e2b/data")
@@ -21,7 +31,7 @@ class DataFormatter(BaseFormatter):
     _return_type = dict
 
 
-class ChartFormatter(BaseFormatter):
+class ChartFormatter(OwnFirst):
     """What a figure shows."""
 
     format_type = Unicode("e2b/chart")
