@@ -159,8 +159,13 @@ async fn interpreter(args: &Args, scale: usize, report: &mut Report) -> anyhow::
     let server = start("16").await?;
     scenarios::interpreter::warm(&server, scale, report).await?;
     server.stop().await?;
+    let rounds = 5 / scale.min(5);
+    // Two wait: started templates keep a quarter.
+    let server = start("8").await?;
+    scenarios::interpreter::burst(&server, 2, rounds, report).await?;
+    server.stop().await?;
     let server = start("0").await?;
-    scenarios::interpreter::burst(&server, 5 / scale.min(5), report).await?;
+    scenarios::interpreter::burst(&server, 0, rounds, report).await?;
     scenarios::interpreter::memory(&server, 20 / scale.min(4), report).await?;
     server.stop().await?;
     scenarios::interpreter::peers(&args.python, scale, report).await

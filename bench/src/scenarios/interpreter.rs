@@ -17,6 +17,8 @@ use crate::warren::Sandbox;
 pub(crate) const TEMPLATE: &str = "code-interpreter-v1";
 /// Sandboxes of the burst: that many more than are warm.
 const BURST: usize = 20;
+/// Lets the pool fall back to its least after a burst: longer than it remembers demand.
+const FORGET: Duration = Duration::from_secs(15);
 /// Lets the pool fill up again between two measured creates.
 const REFILL: Duration = Duration::from_millis(1500);
 /// Lets kernels come to rest.
@@ -135,18 +137,20 @@ pub(crate) async fn memory(server: &Server, n: usize, report: &mut Report) -> an
     Ok(())
 }
 
-/// Many creates at once when none is warm, each up to its first value.
+/// Many more creates at once than the `waiting` sandboxes of the pool, each up to its first
+/// value.
 pub(crate) async fn burst(
     server: &Server,
+    waiting: usize,
     rounds: usize,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let (mut walls, mut singles) = (Vec::new(), Vec::new());
     // The first round reads the template's files into memory.
     for round in 0..=rounds {
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(if waiting > 0 { FORGET } else { SETTLE }).await;
         let start = Instant::now();
-        let answered = try_join_all((0..BURST).map(|_| async {
+        let answered = try_join_all((0..BURST + waiting).map(|_| async {
             let sandbox = first_value(server).await?;
             anyhow::Ok((start.elapsed(), sandbox))
         }));
@@ -162,8 +166,12 @@ pub(crate) async fn burst(
             walls.push(wall);
         }
     }
-    report.times(format!("interpreter: burst of {BURST}, all"), walls);
-    report.times(format!("interpreter: burst of {BURST}, each"), singles);
+    let what = match waiting {
+        0 => format!("interpreter: {BURST} at once without a pool"),
+        _ => format!("interpreter: {BURST} more at once than the pool's {waiting}"),
+    };
+    report.times(format!("{what}, all"), walls);
+    report.times(format!("{what}, each"), singles);
     Ok(())
 }
 
