@@ -1,5 +1,5 @@
-// Charts, displays, environment, trouble and pauses of the code interpreter, through the
-// official JavaScript client.
+// Charts, displays and the environment of the code interpreter's cells, through the official
+// JavaScript client.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { Sandbox } from '@e2b/code-interpreter'
@@ -13,16 +13,6 @@ after(() => box?.kill())
 const printed = (execution) => {
   assert.equal(execution.error, undefined)
   return execution.logs.stdout.join('')
-}
-
-/** A sandbox for one test, which may ruin it. */
-const withOwn = async (use) => {
-  const own = await Sandbox.create({ timeoutMs: 300_000 })
-  try {
-    await use(own)
-  } finally {
-    await own.kill()
-  }
 }
 
 test('streams are told apart and cells counted', async () => {
@@ -132,6 +122,53 @@ test('displays of every format', async () => {
   assert.ok(!(await box.runCode('list(range(5000))')).text.includes('...'))
 })
 
+test('objects choose their own forms', async () => {
+  const code = `
+class Custom:
+    def __repr__(self): return 'a custom object'
+    def _repr_html_(self): return '<b>h</b>'
+    def _repr_e2b_data_(self): return {'column': [1, 2]}
+    def _repr_e2b_chart_(self):
+        return {'type': 'pie', 'title': 'T', 'elements': [{'label': 'a', 'angle': 360, 'radius': 1}]}
+Custom()`
+  const [result] = (await box.runCode(code)).results
+  assert.deepEqual([result.text, result.html], ['a custom object', '<b>h</b>'])
+  assert.deepEqual(result.data, { column: [1, 2] })
+  assert.equal(result.chart.type, 'pie')
+  assert.deepEqual(result.chart.elements, [{ label: 'a', angle: 360, radius: 1 }])
+  assert.deepEqual(result.extra, {})
+})
+
+test('plotting libraries give html and Pillow shows what it saves', async () => {
+  const plotly = 'import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))'
+  assert.ok((await box.runCode(plotly)).results[0].html)
+  const bokeh = `
+from bokeh.io import output_notebook, show
+from bokeh.plotting import figure
+output_notebook(hide_banner=True)
+p = figure()
+p.line([1, 2], [3, 4])
+show(p)`
+  assert.ok((await box.runCode(bokeh)).results.some((result) => result.html))
+  const pillow = "from PIL import Image\nImage.new('RGB', (2, 2)).save('/tmp/p.png')"
+  assert.ok((await box.runCode(pillow)).results[0].png)
+  assert.ok(await box.files.exists('/tmp/p.png'))
+})
+
+test('variables leave line numbers alone', async () => {
+  const options = { envs: { A: '1', B: '2' } }
+  const { error } = await box.runCode('a = 1\nraise ValueError()', options)
+  assert.match(error.traceback, /line 2/)
+})
+
+test('values of JavaScript, R and Java', async () => {
+  const modules = "import { basename } from 'node:path'\nconst v = await Promise.resolve(basename('/a/b'))\nv"
+  assert.equal((await box.runCode(modules, { language: 'js' })).text, 'b')
+  const hello = await box.runCode('print("Hello, World!")', { language: 'r' })
+  assert.equal(printed(hello), '[1] "Hello, World!"\n')
+  assert.equal((await box.runCode('1 + 1', { language: 'java' })).text, '2')
+})
+
 const show = {
   python: (name) => `import os; print(os.environ.get('${name}', ''))`,
   javascript: (name) => `console.log(process.env['${name}'] ?? '')`,
@@ -167,69 +204,4 @@ test('unknown languages and contradictions are refused', async () => {
   await assert.rejects(box.runCode('1', { language: 'python', context }))
   const listed = (await box.listCodeContexts()).map((each) => each.language)
   assert.deepEqual(listed.slice(0, 2), ['python', 'javascript'])
-})
-
-test('a kernel that is killed or runs out of memory is told and replaced', async () => {
-  await withOwn(async (own) => {
-    const killed = await own.runCode('import os; os.kill(os.getpid(), 9)')
-    assert.equal(killed.error.value, 'Context was restarted: the kernel was killed')
-    const hoard = "hoard = []\nwhile True: hoard.append(bytearray(b'x' * 50_000_000))"
-    const { error } = await own.runCode(hoard)
-    assert.equal(error.value, 'Context was restarted: the kernel ran out of memory and was killed')
-    assert.equal((await own.runCode('2 + 2')).text, '4')
-  })
-})
-
-test('a cell that ignores interrupts can be restarted', async () => {
-  await withOwn(async (own) => {
-    const context = await own.createCodeContext()
-    const code = 'import signal, time\nsignal.signal(2, signal.SIG_IGN)\ntime.sleep(300)'
-    await assert.rejects(own.runCode(code, { context, timeoutMs: 1000 }))
-    await own.restartCodeContext(context)
-    assert.equal((await own.runCode('1 + 1', { context })).text, '2')
-  })
-})
-
-test('a sandbox that is killed mid-cell is told', async () => {
-  await withOwn(async (own) => {
-    const code = "print('up', flush=True)\nimport time; time.sleep(60)"
-    await assert.rejects(own.runCode(code, { timeoutMs: 15_000, onStdout: () => own.kill() }), /killed/)
-  })
-})
-
-test('many cells at once', async () => {
-  await withOwn(async (own) => {
-    const contexts = await Promise.all(Array.from({ length: 10 }, () => own.createCodeContext()))
-    const cell = (n) => own.runCode(`v = ${n}; v`, { context: contexts[n % contexts.length] })
-    const done = await Promise.all(Array.from({ length: 50 }, (_, n) => cell(n)))
-    assert.deepEqual(done.map((each) => each.text), Array.from({ length: 50 }, (_, n) => `${n}`))
-    await own.runCode('order = []')
-    const step = "order.append('in'); import time; time.sleep(0.02); order.append('out')"
-    await Promise.all(Array.from({ length: 20 }, () => own.runCode(step)))
-    assert.equal((await own.runCode("order == ['in', 'out'] * 20")).text, 'True')
-  })
-})
-
-test('a pause keeps variables', async () => {
-  await withOwn(async (own) => {
-    await own.runCode('x = [1]')
-    await own.runCode('globalThis.z = 3', { language: 'js' })
-    await own.pause()
-    const again = await Sandbox.connect(own.sandboxId)
-    assert.equal((await again.runCode('x')).text, '[1]')
-    assert.equal((await again.runCode('globalThis.z', { language: 'js' })).text, '3')
-  })
-})
-
-test('a private sandbox refuses strangers', async () => {
-  const own = await Sandbox.create({ secure: true, network: { allowPublicTraffic: false } })
-  try {
-    assert.equal((await own.runCode('1 + 1')).text, '2')
-    const headers = { 'e2b-sandbox-id': own.sandboxId, 'e2b-sandbox-port': '49999' }
-    const url = process.env.E2B_SANDBOX_URL ?? process.env.E2B_API_URL
-    const { status } = await fetch(`${url}/health`, { headers })
-    assert.ok([401, 403].includes(status), status)
-  } finally {
-    await own.kill()
-  }
 })

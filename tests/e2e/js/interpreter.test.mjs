@@ -38,13 +38,17 @@ test('errors are told', async () => {
 })
 
 test('figures, tables and structures', async () => {
-  const plot = 'import matplotlib.pyplot as plt\nplt.bar(["a"], [1])\nplt.show()'
-  const [figure] = (await box.runCode(plot)).results
-  assert.ok(figure.png)
+  const plot = 'import matplotlib.pyplot as plt\nplt.bar(["a"], [1])\nplt.show()\n"last"'
+  const [figure, last] = (await box.runCode(plot)).results
+  assert.ok(figure.png && figure.text && !figure.isMainResult)
+  assert.deepEqual(figure.extra, {})
   assert.equal(figure.chart.type, 'bar')
+  assert.ok(last.isMainResult && last.text === 'last')
   const [table] = (await box.runCode('import pandas as pd\npd.DataFrame({"a": [1, 2]})')).results
   assert.deepEqual(table.data, { a: [1, 2] })
-  assert.deepEqual((await box.runCode('{"k": [1]}')).results[0].json, { k: [1] })
+  assert.ok(table.html && table.text && table.isMainResult)
+  const [structure] = (await box.runCode('{"k": [1]}')).results
+  assert.deepEqual([structure.json, structure.text], [{ k: [1] }, "{'k': [1]}"])
 })
 
 test('every language', async () => {
@@ -69,12 +73,16 @@ test('variables of a cell are gone after it', async () => {
 test('contexts', async () => {
   const made = await box.createCodeContext({ cwd: '/tmp' })
   const listed = await box.listCodeContexts()
-  assert.equal(listed.at(-1).id, made.id)
+  assert.deepEqual(listed.slice(0, 2).map((each) => each.language), ['python', 'javascript'])
+  assert.deepEqual(listed.at(-1), { id: made.id, language: 'python', cwd: '/tmp' })
   await box.runCode('here = 1', { context: made })
   assert.equal((await box.runCode('here')).error.name, 'NameError')
   await box.restartCodeContext(made)
   assert.equal((await box.runCode('here', { context: made })).error.name, 'NameError')
+  assert.equal((await box.runCode('import os; os.getcwd()', { context: made })).text, '/tmp')
   await box.removeCodeContext(made)
+  const left = await box.listCodeContexts()
+  assert.ok(!left.some((each) => each.id === made.id))
   await assert.rejects(box.runCode('1', { context: made }), /not found/i)
 })
 

@@ -1,21 +1,27 @@
-"""The code interpreter through the official synchronous client."""
+"""The code interpreter through the official Python clients."""
 
-import json
+import base64
 
 import pytest
 from e2b import NotFoundException
-from e2b_code_interpreter import Sandbox
 
 from support import env
+from support.clients import CLIENTS
 
 pytestmark = pytest.mark.timeout(180)
 LANGUAGES = ["python", "javascript", "bash", "r", "java"]
 
 
+@pytest.fixture(scope="module", params=CLIENTS)
+def client(request):
+    """Each of the clients."""
+    return CLIENTS[request.param]
+
+
 @pytest.fixture(scope="module")
-def box():
+def box(client):
     """A sandbox that the tests of this module share."""
-    box = Sandbox.create(timeout=900, envs={"GLOBAL": "it's \"g\" $HOME\nä 中"})
+    box = client.create(timeout=900, envs={"GLOBAL": "it's \"g\" $HOME\nä 中"})
     yield box
     box.kill()
 
@@ -39,12 +45,12 @@ def printed(execution):
 # --- cells
 
 
-def test_a_result_is_main_and_state_survives(box):
+def test_a_result_is_main_and_state_survives(box, client):
     execution = box.run_code("x = 1; x")
     assert execution.text == "1"
     assert len(execution.results) == 1 and execution.results[0].is_main_result
     box.run_code("x += 1")
-    other = Sandbox.connect(box.sandbox_id)
+    other = client.connect(box.sandbox_id)
     assert other.run_code("x").text == "2"
 
 
@@ -98,27 +104,11 @@ print("second")
 
 
 def test_a_flood_of_output_is_complete_and_in_order(box):
-    """100 MB from one cell; what the client library adds to it is left out."""
     code = "for i in range(100_000):\n  print(f'{i:06d}' + 'x' * 993)\nprint('end')"
-    number, rest = 0, ""
-    headers = {"e2b-sandbox-id": box.sandbox_id, "e2b-sandbox-port": "49999"}
-    headers["x-access-token"] = box._envd_access_token or ""
-    with env.client(env.SANDBOX_URL, headers=headers) as client:
-        with client.stream("POST", "/execute", json={"code": code}, timeout=120) as stream:
-            for text in stream.iter_lines():
-                message = json.loads(text)
-                assert message["type"] != "error", message
-                if message["type"] != "stdout":
-                    continue
-                *lines, rest = (rest + message["text"]).split("\n")
-                for line in lines:
-                    if number < 100_000:
-                        assert line == f"{number:06d}" + "x" * 993
-                    else:
-                        assert line == "end"
-                    number += 1
-    assert number == 100_001 and rest == ""
-    assert message == {"type": "end_of_execution"}
+    execution = box.run_code(code, timeout=120)
+    *lines, end = printed(execution).splitlines()
+    lost = (n for n, line in enumerate(lines) if line != f"{n:06d}" + "x" * 993)
+    assert (len(lines), next(lost, None), end) == (100_000, None, "end")
     # Whoever keeps the output somewhere on its way grows by it.
     show = "for p in $(pgrep -x interpreter); do grep VmHWM /proc/$p/status; done"
     peak = int(box.commands.run(show, user="root").stdout.split()[1])
@@ -207,6 +197,79 @@ def test_tables_come_with_their_data(box):
     result = box.run_code(code).results[0]
     assert result.html and result.text and result.is_main_result
     assert result.data["a"] == [1, 2] and result.data["t"][0].startswith("2024-01-01T00:00:00")
+
+
+CUSTOM = """
+class Custom:
+    def __repr__(self): return 'a custom object'
+    def _repr_html_(self): return '<b>h</b>'
+    def _repr_markdown_(self): return '**m**'
+    def _repr_svg_(self): return '<svg/>'
+    def _repr_png_(self): return b'png'
+    def _repr_jpeg_(self): return b'jpeg'
+    def _repr_latex_(self): return '$l$'
+    def _repr_json_(self): return {'j': [1]}
+    def _repr_javascript_(self): return 'js()'
+    def _repr_pdf_(self): return b'pdf'
+    def _repr_e2b_data_(self): return {'column': [1, 2]}
+    def _repr_e2b_chart_(self):
+        return {'type': 'pie', 'title': 'T', 'elements': [{'label': 'a', 'angle': 360, 'radius': 1}]}
+"""
+
+
+def test_objects_choose_their_own_forms(box):
+    result = box.run_code(CUSTOM + "Custom()").results[0]
+    assert result.is_main_result and result.text == "a custom object"
+    assert result.data == {"column": [1, 2]} and result.json == {"j": [1]}
+    assert (result.html, result.markdown, result.svg) == ("<b>h</b>", "**m**", "<svg/>")
+    assert (result.latex, result.javascript) == ("$l$", "js()")
+    encoded = [base64.b64decode(form) for form in (result.png, result.jpeg, result.pdf)]
+    assert encoded == [b"png", b"jpeg", b"pdf"]
+    assert result.chart.type.value == "pie" and result.chart.title == "T"
+    pieces = [(each.label, each.angle, each.radius) for each in result.chart.elements]
+    assert pieces == [("a", 360, 1)] and not result.extra
+
+
+def test_forms_of_figures_and_tables_are_replaced_by_their_own(box):
+    code = """
+import matplotlib.figure, pandas
+class Figure(matplotlib.figure.Figure):
+    def _repr_e2b_chart_(self):
+        return {'type': 'unknown', 'title': 'mine', 'elements': []}
+class Table(pandas.DataFrame):
+    def _repr_e2b_data_(self): return {'mine': [1]}
+display(Figure())
+Table({'a': [2]})
+"""
+    figure, table = box.run_code(code).results
+    assert figure.chart.title == "mine" and table.data == {"mine": [1]}
+
+
+def test_an_object_whose_forms_fail_is_told_and_shown_otherwise(box):
+    code = """
+class Odd:
+    def __repr__(self): return 'odd'
+    def _repr_e2b_data_(self): raise ValueError('no data')
+    def _repr_e2b_chart_(self): return 'no chart'
+Odd()
+"""
+    execution = box.run_code(code)
+    result = execution.results[0]
+    assert (result.text, result.data, result.chart) == ("odd", None, None)
+    assert (execution.error.name, execution.error.value) == ("ValueError", "no data")
+    assert "e2b/chart" in "".join(execution.logs.stderr)
+
+
+def test_a_bundle_names_its_formats(box):
+    code = """
+class Bundle:
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {'text/plain': 'b', 'e2b/data': {'c': [1]}, 'application/x-own': {'k': 1}}
+Bundle()
+"""
+    result = box.run_code(code).results[0]
+    assert (result.text, result.data) == ("b", {"c": [1]})
+    assert result.extra == {"application/x-own": {"k": 1}}
 
 
 def test_structures_and_long_lists(box):

@@ -5,17 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from e2b import SandboxQuery
-from e2b_code_interpreter import Sandbox
 
 from support import env
+from support.clients import CLIENTS
 
 pytestmark = pytest.mark.timeout(180)
 
 
+@pytest.fixture(params=CLIENTS)
+def client(request):
+    """Each of the clients."""
+    return CLIENTS[request.param]
+
+
 @pytest.fixture
-def own():
+def own(client):
     """A sandbox of the test's own."""
-    box = Sandbox.create(timeout=300)
+    box = client.create(timeout=300)
     yield box
     box.kill()
 
@@ -55,13 +61,13 @@ def test_cells_of_one_context_run_one_after_another(own):
     assert own.run_code("order == ['in', 'out'] * 20").text == "True"
 
 
-def test_a_sandbox_is_found_shared_and_ended(unique):
-    box = Sandbox.create(timeout=300, envs={"A": "1"}, metadata={"test": unique})
+def test_a_sandbox_is_found_shared_and_ended(client, unique):
+    box = client.create(timeout=300, envs={"A": "1"}, metadata={"test": unique})
     try:
         box.run_code("x = 5")
-        other = Sandbox.connect(box.sandbox_id)
+        other = client.connect(box.sandbox_id)
         assert other.run_code("import os; (x, os.environ['A'])").text == "(5, '1')"
-        found = Sandbox.list(query=SandboxQuery(metadata={"test": unique})).next_items()
+        found = client.list(query=SandboxQuery(metadata={"test": unique})).next_items()
         assert [each.sandbox_id for each in found] == [box.sandbox_id]
         assert found[0].metadata == {"test": unique}
     finally:
@@ -69,7 +75,7 @@ def test_a_sandbox_is_found_shared_and_ended(unique):
     assert not box.is_running()
 
 
-def test_a_pause_keeps_variables_and_contexts(own):
+def test_a_pause_keeps_variables_and_contexts(own, client):
     context = own.create_code_context(cwd="/tmp")
     own.run_code("x = [1, 2]; import itertools; counter = itertools.count(7)")
     own.run_code("y = 'other'; next", context=context)
@@ -77,7 +83,7 @@ def test_a_pause_keeps_variables_and_contexts(own):
     before = [each.id for each in own.list_code_contexts()]
     for turn in range(2):
         assert own.pause()
-        again = Sandbox.connect(own.sandbox_id)
+        again = client.connect(own.sandbox_id)
         assert again.run_code("x.append(3); x[:2], next(counter)").text == f"([1, 2], {7 + turn})"
         assert again.run_code("y", context=context).text == "other"
         assert again.run_code("globalThis.z", language="js").text == "3"
@@ -88,16 +94,16 @@ def test_a_pause_keeps_variables_and_contexts(own):
         again.remove_code_context(made)
 
 
-def test_a_cell_goes_on_after_a_pause(own):
+def test_a_cell_goes_on_after_a_pause(own, client):
     box = own
     box.run_code("import threading, time\nticks = []\ndef tick():\n  while True:\n    ticks.append(1)\n    time.sleep(0.01)\nthreading.Thread(target=tick, daemon=True).start()")
     assert box.pause()
-    again = Sandbox.connect(box.sandbox_id)
+    again = client.connect(box.sandbox_id)
     code = "n = len(ticks)\nwhile len(ticks) == n: time.sleep(0.01)\n'ticks'"
     assert again.run_code(code, timeout=30).text == "ticks"
 
 
-def test_kernels_go_on_in_forks_of_a_snapshot(own):
+def test_kernels_go_on_in_forks_of_a_snapshot(own, client):
     own.run_code("x = [1]")
     own.run_code("globalThis.z = 3", language="js")
     own.commands.run("exec -a kept sleep 600", background=True)
@@ -105,7 +111,7 @@ def test_kernels_go_on_in_forks_of_a_snapshot(own):
     made = []
     try:
         for number in range(2):
-            made.append(Sandbox.create(template=snapshot.snapshot_id, timeout=120))
+            made.append(client.create(template=snapshot.snapshot_id, timeout=120))
             if not made[0].commands.run("pgrep -fx 'kept 600' || true").stdout:
                 pytest.skip("this machine captures no memory")
             fork = made[number]
@@ -119,11 +125,11 @@ def test_kernels_go_on_in_forks_of_a_snapshot(own):
     finally:
         for fork in made:
             fork.kill()
-        Sandbox.delete_snapshot(snapshot.snapshot_id)
+        client.delete_snapshot(snapshot.snapshot_id)
 
 
-def test_a_private_sandbox_refuses_strangers():
-    box = Sandbox.create(timeout=120, secure=True, network={"allow_public_traffic": False})
+def test_a_private_sandbox_refuses_strangers(client):
+    box = client.create(timeout=120, secure=True, network={"allow_public_traffic": False})
     try:
         assert box.run_code("1 + 1").text == "2"
         headers = {"e2b-sandbox-id": box.sandbox_id, "e2b-sandbox-port": "49999"}

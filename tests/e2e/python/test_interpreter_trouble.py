@@ -10,17 +10,23 @@ import time
 import httpx
 import pytest
 from e2b import SandboxException, TimeoutException
-from e2b_code_interpreter import Sandbox
 
 from support import env
+from support.clients import CLIENTS
 
 pytestmark = pytest.mark.timeout(180)
 
 
+@pytest.fixture(params=CLIENTS)
+def client(request):
+    """Each of the clients."""
+    return CLIENTS[request.param]
+
+
 @pytest.fixture
-def own():
+def own(client):
     """A sandbox to be ruined."""
-    box = Sandbox.create(timeout=300)
+    box = client.create(timeout=300)
     yield box
     box.kill()
 
