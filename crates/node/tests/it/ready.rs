@@ -32,7 +32,7 @@ async fn the_start_command_runs_once_and_its_state_serves_all_others() {
     let node = stand.node(4).await;
     node.set_warm_builds(vec![stand.image.clone()]).await;
     load_warm(&node, 1).await;
-    assert_eq!((stand.host.boots(), stand.host.restores()), (1, 1));
+    assert_eq!((stand.host.boots(), stand.host.restores()), (2, 1));
     assert_eq!(stand.host.captures().len(), 1);
     // What was captured is gone: its processes know what it was called.
     assert!(stand.host.frozen().is_empty());
