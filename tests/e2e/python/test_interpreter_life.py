@@ -105,21 +105,30 @@ def test_a_cell_goes_on_after_a_pause(own, client):
 
 def test_kernels_go_on_in_forks_of_a_snapshot(own, client):
     own.run_code("x = [1]")
+    # From here on OpenSSL has a generator of its own, with a state that forks share.
+    own.run_code("import os, ssl; drawn = ssl.RAND_bytes(16); os.environ['KEPT'] = 'by the cell'")
     own.run_code("globalThis.z = 3", language="js")
     own.commands.run("exec -a kept sleep 600", background=True)
     snapshot = own.create_snapshot()
-    made = []
+    made, random = [], set()
     try:
         for number in range(2):
-            made.append(client.create(template=snapshot.snapshot_id, timeout=120))
+            envs = {"OF_THE_FORK": str(number)}
+            made.append(client.create(template=snapshot.snapshot_id, envs=envs, timeout=120))
             if not made[0].commands.run("pgrep -fx 'kept 600' || true").stdout:
                 pytest.skip("this machine captures no memory")
             fork = made[number]
             assert fork.run_code(f"x.append({number}); x", timeout=30).text == f"[1, {number}]"
+            names = ["E2B_SANDBOX_ID", "OF_THE_FORK", "KEPT"]
+            told = fork.run_code(f"[os.environ.get(name) for name in {names}]").results[0].json
+            assert told == [fork.sandbox_id, str(number), "by the cell"]
+            random.add(fork.run_code("ssl.RAND_bytes(16).hex()").text)
             # Reached over ports, whose connections a capture ends.
             assert fork.run_code("globalThis.z", language="js", timeout=30).text == "3"
             again = fork.create_code_context()
             assert fork.run_code("1 + 1", context=again, timeout=30).text == "2"
+        random.add(own.run_code("ssl.RAND_bytes(16).hex()").text)
+        assert len(random) == 3
         assert own.run_code("x").text == "[1]"
         assert own.run_code("globalThis.z", language="js").text == "3"
     finally:
