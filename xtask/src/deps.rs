@@ -38,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "warren-cluster",
             "warren-connect",
+            "warren-egress",
             "warren-runtime",
             "warren-service",
             "warren-types",

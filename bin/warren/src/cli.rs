@@ -302,6 +302,17 @@ pub(crate) struct Up {
     )]
     pub(crate) allow_egress: Vec<String>,
 
+    /// File with the key that seals the values of secrets, 64 hexadecimal digits; made if it
+    /// is missing. The variable WARREN_SECRETS_KEY has precedence and holds the key itself
+    /// [default: values.key in the data directory].
+    #[arg(long, env = "WARREN_SECRETS_KEY_FILE", value_name = "FILE")]
+    pub(crate) secrets_key_file: Option<PathBuf>,
+
+    /// File with certificates in PEM that are trusted beside the host's when header rules look
+    /// into TLS, such as those of a private authority.
+    #[arg(long, env = "WARREN_EGRESS_CA_FILE", value_name = "FILE")]
+    pub(crate) egress_ca_file: Option<PathBuf>,
+
     /// Name server to ask for sandboxes. Repeatable [default: those of /etc/resolv.conf].
     #[arg(
         long,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use rand::Rng;
 use rustix::fs::{FlockOperation, flock};
+use warren_control::{Identity, LocalKey};
 use warren_service::Secret;
 
 /// Shorter administrator's tokens are refused.
@@ -76,25 +77,71 @@ impl DataDir {
 
     /// The key that sandbox tokens are derived from, made on first start.
     pub(crate) fn token_key(&self) -> anyhow::Result<Secret> {
-        let path = self.path.join("secrets.key");
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let key = text.trim();
-                if key.len() != 64 || !key.bytes().all(|b| b.is_ascii_hexdigit()) {
-                    bail!(
-                        "{} does not hold a key of 64 hexadecimal digits\nhint: restore it from a backup; without it the tokens of running sandboxes change",
-                        path.display()
-                    );
-                }
-                Ok(Secret::new(key.to_owned()))
-            }
+        let lost = "without it the tokens of running sandboxes change";
+        kept_key(&self.path.join("secrets.key"), lost)
+    }
+
+    /// What seals the values of secrets: the key in the environment, in the file that is
+    /// named, or in one of ours that is made on first start.
+    pub(crate) fn sealer(&self, file: Option<&Path>) -> anyhow::Result<LocalKey> {
+        let lost = "without it the values of secrets are lost";
+        let own = self.path.join("values.key");
+        let key = match (std::env::var(SECRETS_KEY), file) {
+            (Ok(text), _) => Secret::new(text),
+            (Err(_), file) => kept_key(file.unwrap_or(&own), lost)?,
+        };
+        LocalKey::from_hex(&key)
+            .with_context(|| format!("{SECRETS_KEY} is no key of 64 hexadecimal digits"))
+    }
+}
+
+impl DataDir {
+    /// What makes workload tokens, with the key of this server.
+    pub(crate) fn identity(&self, issuer: String) -> anyhow::Result<Identity> {
+        let path = self.path.join("identity.key");
+        let key = match fs::read_to_string(&path) {
+            Ok(text) => Secret::new(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = hex::encode(rand::rng().random::<[u8; 32]>());
-                write_secret(&path, &key)?;
-                Ok(Secret::new(key))
+                let key = Identity::generate()?;
+                write_secret(&path, key.expose())?;
+                key
             }
-            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("read {}", path.display()));
+            }
+        };
+        Identity::new(issuer, &key).with_context(|| {
+            format!(
+                "{} can't be used\nhint: restore it from a backup, or remove it: verifiers then \
+                 fetch the new public key",
+                path.display()
+            )
+        })
+    }
+}
+
+/// Holds the key of secrets, where it must not be in a file.
+const SECRETS_KEY: &str = "WARREN_SECRETS_KEY";
+
+/// The key in a file, made if there is none.
+fn kept_key(path: &Path, lost: &str) -> anyhow::Result<Secret> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let key = text.trim();
+            if key.len() != 64 || !key.bytes().all(|b| b.is_ascii_hexdigit()) {
+                bail!(
+                    "{} does not hold a key of 64 hexadecimal digits\nhint: restore it from a backup; {lost}",
+                    path.display()
+                );
+            }
+            Ok(Secret::new(key.to_owned()))
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = hex::encode(rand::rng().random::<[u8; 32]>());
+            write_secret(path, &key)?;
+            Ok(Secret::new(key))
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }
 }
 

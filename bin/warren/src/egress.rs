@@ -2,16 +2,19 @@
 //! node, which keeps the logs.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use warren_egress::{Broker, Dns, Gate, Limits, Resolver};
+use warren_egress::{Broker, Dns, Gate, Identity, Limits, Resolver, Trust};
 use warren_node::Node;
 use warren_runtime::ns::{BROKER_PORT, NsRuntime, Refused, RefusedLog, Why};
 use warren_service::{Chain, Tasks};
 use warren_types::egress::EgressPolicy;
+
+use crate::cli::Up;
+use crate::vault::ControlVault;
 
 const DNS_PORT: u16 = 53;
 
@@ -26,6 +29,10 @@ struct HostGate {
 impl Gate for HostGate {
     fn policy(&self, peer: IpAddr) -> Option<Arc<EgressPolicy>> {
         self.runtime.egress_of(peer)
+    }
+
+    fn identity(&self, peer: IpAddr) -> Option<Identity> {
+        self.node.identity_in_slot(self.runtime.slot_of(peer)?)
     }
 
     fn log(&self, peer: IpAddr, line: &str) {
@@ -44,13 +51,16 @@ impl Gate for HostGate {
     }
 }
 
-/// Serves names and the broker to sandboxes, and tells of what the router refuses.
+/// Serves names and the broker to sandboxes, and tells of what the router refuses. `vault`
+/// gives the values that header rules name. Returns what resolves names as for sandboxes.
 pub(crate) fn serve(
-    resolvers: &[SocketAddr],
+    args: &Up,
     runtime: &Arc<NsRuntime>,
     node: &Arc<Node<NsRuntime>>,
+    vault: ControlVault,
     tasks: &Tasks,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Resolver> {
+    let resolvers = &args.resolver;
     let dns = if resolvers.is_empty() {
         Dns::new("/etc/resolv.conf".into()).context(
             "find the host's name servers\nhint: put a nameserver line into /etc/resolv.conf, or \
@@ -72,7 +82,9 @@ pub(crate) fn serve(
     let resolver = Resolver::new(dns.clone());
     let broker = Broker::new(
         Arc::clone(&gate),
-        resolver,
+        Arc::new(vault),
+        resolver.clone(),
+        Trust::of_host(args.egress_ca_file.as_deref())?,
         Limits::default(),
         tasks.clone(),
     );
@@ -82,7 +94,7 @@ pub(crate) fn serve(
         let (runtime, node) = (Arc::clone(runtime), Arc::clone(node));
         tasks.spawn(tell(log, runtime, node, tasks.clone()));
     }
-    Ok(())
+    Ok(resolver)
 }
 
 /// Writes what the router refuses into the logs of the sandboxes. It lets through no more

@@ -26,6 +26,7 @@ mod template;
 mod tools;
 mod trust;
 mod up;
+mod vault;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use warren_api::ApiConfig;
 use warren_cluster::{BuildHost, NodeHandle};
 use warren_control::{BuildSpec, By, Control, ControlConfig, Limits, NewKey, WebhookConfig};
+use warren_egress::Resolver;
 use warren_node::services::Events;
 use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
 use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
@@ -42,6 +43,7 @@ use crate::guest;
 use crate::interpreter;
 use crate::operator;
 use crate::tools;
+use crate::vault::{ControlVault, HostProxyCheck};
 
 /// Requests in flight get this long when the server stops; a second signal cuts them.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -126,7 +128,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
     if !args.no_prepare_tools {
         tools::start(&runtime, args.debian_mirror.clone(), &services);
     }
-    serve_guests(&args, &runtime, &node, &services)?;
+    let vault = ControlVault::default();
+    let resolver = serve_guests(&args, &runtime, &node, vault.clone(), &services)?;
 
     let domain = args
         .domain
@@ -157,10 +160,17 @@ async fn start(args: Up) -> anyhow::Result<()> {
             allow_private: args.webhook_private_addresses,
             ..SenderConfig::default()
         })?)),
+        sealer: Some(Arc::new(data.sealer(args.secrets_key_file.as_deref())?)),
+        identity: Some(Arc::new(data.identity(issuer(&args, &domain))?)),
+        proxies: Some(Arc::new(HostProxyCheck {
+            resolver,
+            runtime: Arc::clone(&runtime),
+        })),
         ..ControlConfig::new(data.token_key()?)
     };
     let handle: Arc<dyn NodeHandle> = Arc::clone(&node) as _;
     let control = Control::new(config, store, handle);
+    vault.open(&control);
     let made = control.bootstrap().await?;
     let is_first_start = made.is_some();
     control.run();
@@ -367,14 +377,24 @@ fn base_spec(args: &Up, layer: String) -> BuildSpec {
     }
 }
 
-/// Serves names, the events service and the way out to sandboxes.
+/// Who workload tokens are from: the address that their verifiers reach.
+fn issuer(args: &Up, domain: &str) -> String {
+    match &args.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("https://api.{domain}"),
+    }
+}
+
+/// Serves names, the events service and the way out to sandboxes. Returns what resolves
+/// names.
 fn serve_guests(
     args: &Up,
     runtime: &Arc<NsRuntime>,
     node: &Arc<Node<NsRuntime>>,
+    vault: ControlVault,
     tasks: &Tasks,
-) -> anyhow::Result<()> {
-    egress::serve(&args.resolver, runtime, node, tasks)?;
+) -> anyhow::Result<Resolver> {
+    let resolver = egress::serve(args, runtime, node, vault, tasks)?;
     let events = runtime
         .bind_tcp(EVENTS_PORT)
         .context("serve events to sandboxes")?;
@@ -384,7 +404,7 @@ fn serve_guests(
         move |address| counters.oom_kills_at(address),
     );
     tasks.spawn(service.serve(TcpListener::from_std(events)?, tasks.clone()));
-    Ok(())
+    Ok(resolver)
 }
 
 /// Makes sure that the key file holds a key that is valid, and returns the key.

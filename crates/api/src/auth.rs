@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::extract::{self, detached};
 use crate::operations::{Access, Operation, Trail};
 use crate::router::App;
+use crate::secrets;
 use crate::trail::{Entry, Outcome};
 use crate::volumecontent::Refusal;
 
@@ -78,7 +79,10 @@ pub(crate) async fn guard(
         return next.run(request).await;
     };
     let began = Instant::now();
-    let response = let_through(&app, operation, request, next).await;
+    let mut response = let_through(&app, operation, request, next).await;
+    if operation.path.starts_with(secrets::ALL) {
+        secrets::keep_from_caches(&mut response);
+    }
     let (method, status) = (operation.method.as_str(), response.status().as_u16());
     let meters = app.control.meters();
     meters.request(method, operation.path, status, began.elapsed());
@@ -96,6 +100,9 @@ async fn let_through(
         Err(error) if operation.access == Access::Volume => {
             tracing::debug!(?error, "no volume token");
             return Refusal::unauthorized().into_response();
+        }
+        Err(error) if operation.path.starts_with(secrets::ALL) => {
+            return secrets::unauthorized(error).into_response();
         }
         Err(error) => return error.into_response(),
     };

@@ -34,9 +34,17 @@ pub(crate) fn new_sandbox(
             .into_iter()
             .map(mount)
             .collect(),
-        has_iam_tokens: !tokens.is_empty(),
+        iam_tokens: tokens.into_iter().map(iam_token).collect(),
         mcp: mcp.map_err(|error| ApiError::internal(&error))?,
     })
+}
+
+fn iam_token((name, token): (String, wire::IamToken)) -> (String, control::IamToken) {
+    let token = control::IamToken {
+        audience: token.audience,
+        token_type: token.token_type,
+    };
+    (name, token)
 }
 
 fn mount(mount: wire::VolumeMount) -> control::MountRecord {
@@ -69,10 +77,12 @@ fn proxy(proxy: wire::EgressProxy) -> control::EgressProxy {
     control::EgressProxy {
         address: proxy.address,
         username: proxy.username,
-        has_password: proxy.password.is_some(),
+        password: proxy.password.map(Secret::new),
+        sealed_password: None,
         tls: proxy.tls.map(|tls| control::EgressProxyTls {
             enabled: tls.enabled,
-            has_settings: tls.server_name.is_some() || tls.ca_cert.is_some(),
+            server_name: tls.server_name,
+            ca_cert: tls.ca_cert,
         }),
     }
 }
@@ -87,6 +97,7 @@ fn settings(network: wire::NetworkSettings) -> control::NetworkSettings {
         rules: network.rules.map(rules),
         dns_servers: network.dns_servers,
         https_ports: network.https_ports,
+        tokens: BTreeMap::new(),
     }
 }
 
@@ -102,18 +113,47 @@ pub(crate) fn network_update(update: wire::NetworkUpdate) -> control::NetworkUpd
     }
 }
 
-/// Rules and proxies are refused at create, so that none has to be shown.
-fn shown_settings(network: control::NetworkSettings) -> wire::NetworkSettings {
-    wire::NetworkSettings {
+fn shown_rules(rules: Rules) -> BTreeMap<String, Vec<wire::NetworkRule>> {
+    let rule = |headers| wire::NetworkRule {
+        transform: Some(wire::NetworkTransform { headers }),
+    };
+    rules
+        .into_iter()
+        .map(|(domain, list)| (domain, list.into_iter().map(rule).collect()))
+        .collect()
+}
+
+/// A proxy without its password and certificates, which are not told again.
+fn shown_proxy(proxy: control::EgressProxy) -> wire::EgressProxy {
+    let tls = proxy.tls.filter(|tls| tls.enabled);
+    wire::EgressProxy {
+        address: proxy.address,
+        username: proxy.username,
+        password: None,
+        tls: tls.map(|tls| wire::EgressProxyTls {
+            enabled: true,
+            server_name: tls.server_name,
+            ca_cert: None,
+        }),
+    }
+}
+
+/// Settings as given; none if there are none that clients know.
+fn shown_settings(mut network: control::NetworkSettings) -> Option<wire::NetworkSettings> {
+    network.tokens.clear();
+    if network == control::NetworkSettings::default() {
+        return None;
+    }
+    Some(wire::NetworkSettings {
         allow_public_traffic: network.allow_public_traffic,
         allow_out: network.allow_out,
         deny_out: network.deny_out,
-        egress_proxy: None,
+        egress_proxy: network.egress_proxy.map(shown_proxy),
         mask_request_host: network.mask_request_host,
-        rules: None,
+        rules: network.rules.map(shown_rules),
         dns_servers: network.dns_servers,
         https_ports: network.https_ports,
-    }
+    })
 }
 
 /// The clear token: its team is who asks.
@@ -169,7 +209,7 @@ pub(crate) fn detail(sandbox: control::Sandbox) -> wire::SandboxDetail {
         envd_access_token: shown_token(sandbox.access_token),
         allow_internet_access: record.allow_internet,
         domain: sandbox.domain,
-        network: sandbox.network.map(shown_settings),
+        network: sandbox.network.and_then(shown_settings),
         pause_mode: record.pause.as_ref().map(|pause| match pause.memory {
             true => wire::PauseMode::Full,
             false => wire::PauseMode::Filesystem,

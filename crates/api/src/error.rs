@@ -166,7 +166,6 @@ impl From<CreateError> for ApiError {
             E::Store(_) => Self::internal(&error).code("sandbox_create_failed"),
             E::Template(error) => error.into(),
             E::Node(error) => node_refused(&error),
-            E::Unsupported(error) => Self::told(StatusCode::NOT_IMPLEMENTED, &error),
             // Waiting a few seconds does not cure it.
             E::Quota { .. } => {
                 Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false)
@@ -179,6 +178,7 @@ impl From<CreateError> for ApiError {
             | E::VolumeMounts
             | E::Mounts(_)
             | E::Iam
+            | E::IamTokens(_)
             | E::EnvVar(_)
             | E::TooLarge { .. } => Self::told(StatusCode::BAD_REQUEST, &error),
         }
@@ -247,7 +247,6 @@ impl From<SandboxError> for ApiError {
                 return Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false);
             }
             E::Timeout(_) | E::MaxLength | E::Network(_) => StatusCode::BAD_REQUEST,
-            E::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
         };
         Self::told(status, &error)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodFilter, on, put};
+use axum::routing::{MethodFilter, get, on, put};
 use http::Method;
 use tower_http::catch_panic::CatchPanicLayer;
 use warren_control::Control;
@@ -15,8 +15,9 @@ use warren_service::Secret;
 use crate::operations::{Access, Operation, Operations, Trail};
 use crate::rate::{RateLimit, Rates};
 use crate::{
-    admin, auth, builds, cors, events, health, images, keys, list, nodes, observe, sandboxes,
-    snapshots, tags, teams, templates, unimplemented, uploads, volumecontent, volumes,
+    admin, auth, builds, cors, events, health, identity, images, keys, list, nodes, observe,
+    sandboxes, secrets, snapshots, tags, teams, templates, unimplemented, uploads, volumecontent,
+    volumes,
 };
 
 /// Settings of the API.
@@ -188,8 +189,8 @@ fn table() -> Table {
         .built(GET, "/templates/{templateID}", Key, templates::get)
         .built(GET, "/templates/aliases/{alias}", Key, templates::alias);
     unimplemented::OPERATIONS.iter().fold(
-        administration(keys_of_teams(lifecycle_events(volumes_and_content(
-            builds_of_templates(built),
+        team_secrets(administration(keys_of_teams(lifecycle_events(
+            volumes_and_content(builds_of_templates(built)),
         )))),
         |table, (method, path, access)| {
             table.add(method.clone(), path, *access, false, unimplemented::answer)
@@ -383,6 +384,19 @@ fn operation_of_the_server(table: Table) -> Table {
         .built(GET, "/admin/explain/{id}", Admin, admin::explain)
 }
 
+/// Secrets, whose values are never told.
+fn team_secrets(table: Table) -> Table {
+    use Access::Key;
+    use secrets::ALL;
+    const ONE: &str = "/secrets/{secretID}";
+    table
+        .built(Method::GET, ALL, Key, secrets::list)
+        .built(Method::POST, ALL, Key, secrets::create)
+        .built(Method::GET, ONE, Key, secrets::get)
+        .built(Method::POST, ONE, Key, secrets::update)
+        .built(Method::DELETE, ONE, Key, secrets::delete)
+}
+
 /// Every operation that has a route.
 #[must_use]
 pub fn operations() -> Vec<Operation> {
@@ -436,7 +450,10 @@ fn serve(table: Table, control: Arc<Control>, config: ApiConfig, is_local: bool)
         router
     } else {
         // Not of the API: clients get there by links of ours, which carry their own proof.
-        router.route(uploads::PATH, put(uploads::upload))
+        router
+            .route(uploads::PATH, put(uploads::upload))
+            .route(identity::CONFIGURATION, get(identity::configuration))
+            .route(identity::KEYS, get(identity::keys))
     };
     router
         .route_layer(from_fn_with_state(Arc::clone(&app), auth::guard))

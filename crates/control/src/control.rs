@@ -15,11 +15,14 @@ use warren_volume::Volumes;
 use crate::auth::KeyCache;
 use crate::build::{BuildConfig, Builds};
 use crate::events::RecentEnds;
+use crate::identity::Identity;
 use crate::meters::Meters;
+use crate::network::ProxyCheck;
 use crate::nodes::NodeState;
 use crate::pause::Gates;
 use crate::pressure::{Activity, PressureConfig};
 use crate::quota::Quota;
+use crate::secrets::Sealer;
 use crate::snapshots::OpenCaptures;
 use crate::templates::ResolveCache;
 use crate::wake::Wakes;
@@ -117,6 +120,12 @@ pub struct ControlConfig {
     pub build: Option<BuildConfig>,
     /// Where the content of volumes is kept; without it there are none.
     pub volumes: Option<Arc<Volumes>>,
+    /// What seals the values of secrets; without it there are none.
+    pub sealer: Option<Arc<dyn Sealer>>,
+    /// What makes workload tokens; without it there are none.
+    pub identity: Option<Arc<Identity>>,
+    /// Looks at the egress proxies that clients name; without it all are taken.
+    pub proxies: Option<Arc<dyn ProxyCheck>>,
     /// How events are sent to webhooks; without it there are no webhooks.
     pub webhooks: Option<WebhookConfig>,
     /// When idle sandboxes are set aside for lack of memory.
@@ -136,6 +145,9 @@ impl ControlConfig {
             template_env: true,
             build: None,
             volumes: None,
+            sealer: None,
+            identity: None,
+            proxies: None,
             webhooks: None,
             pressure: PressureConfig::default(),
         }

@@ -10,8 +10,9 @@ use warren_service::Chain;
 use warren_store::{MountRecord, SandboxRecord, StoreError};
 use warren_types::{EndReason, OnTimeout, SandboxId, SandboxState};
 
+use crate::identity::audiences;
 use crate::templates::Resolved;
-use crate::{Caller, Control, CreateError, NetworkSettings, Sandbox, Team, TimeoutError};
+use crate::{Caller, Control, CreateError, IamToken, NetworkSettings, Sandbox, Team, TimeoutError};
 
 /// Life of a sandbox in seconds where a version 1 request names none.
 pub const VERSION_1_TIMEOUT_S: i64 = 15;
@@ -50,8 +51,8 @@ pub struct NewSandbox {
     pub network: Option<NetworkSettings>,
     /// Volumes to mount.
     pub volume_mounts: Vec<MountRecord>,
-    /// Whether workload identity is wanted.
-    pub has_iam_tokens: bool,
+    /// Workload tokens that header rules can name.
+    pub iam_tokens: BTreeMap<String, IamToken>,
     /// MCP settings in JSON, kept as they are.
     pub mcp: Option<String>,
 }
@@ -65,12 +66,15 @@ impl Control {
     pub async fn create(
         &self,
         caller: &Caller,
-        request: NewSandbox,
+        mut request: NewSandbox,
     ) -> Result<Sandbox, CreateError> {
         let team = &caller.team;
         let timeout = self.check(team, &request)?;
-        let network = request.network.clone().unwrap_or_default();
-        let policy = network.check(request.allow_internet)?;
+        let mut network = request.network.take().unwrap_or_default();
+        network.tokens = audiences(&request.iam_tokens)?;
+        let policy = self
+            .network(team.id, &mut network, request.allow_internet)
+            .await?;
         let resolved = self.resolve(team, &request.template).await?;
         let mounts = self.mounts(team, &request.volume_mounts).await?;
         self.takes_sandboxes().map_err(CreateError::Node)?;
@@ -100,6 +104,7 @@ impl Control {
         let view = made.map_err(CreateError::Node)?;
         let id = view.id.clone();
         place.keep(id.clone(), view.revision);
+        request.network = Some(network);
         let record = record(team, &request, &resolved, view, private_traffic);
         self.enrol(&record).await?;
         Ok(self.sandbox(record))
@@ -136,7 +141,7 @@ impl Control {
         if private && !request.secure {
             return Err(CreateError::PrivateNeedsSecure);
         }
-        if request.has_iam_tokens {
+        if !request.iam_tokens.is_empty() && self.config.identity.is_none() {
             return Err(CreateError::Iam);
         }
         check_env(&request.env)?;

@@ -5,15 +5,7 @@ use warren_cluster::NodeError;
 use warren_store::StoreError;
 use warren_types::{EndReason, SandboxEnd, SandboxId, SandboxState};
 
-use crate::{MetadataError, NetworkError, PageError, ReferenceError};
-
-/// A wish that Warren can't fulfil yet. Refused, so that nothing is ignored silently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{option} is not implemented by this version of Warren")]
-pub struct Unsupported {
-    /// The option as the API names it.
-    pub option: &'static str,
-}
+use crate::{IamError, MetadataError, NetworkError, PageError, ReferenceError};
 
 /// Why a caller is not let in.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +150,9 @@ pub enum CreateError {
     /// Workload identity is not there.
     #[error("Sandbox IAM workload tokens are not available for your team.")]
     Iam,
+    /// Workload tokens that can't be.
+    #[error(transparent)]
+    IamTokens(#[from] IamError),
     /// A variable that no process can have.
     #[error("validation error: envVars: {0:?} is not a valid variable")]
     EnvVar(String),
@@ -169,9 +164,6 @@ pub enum CreateError {
         /// How much is fine.
         limit: usize,
     },
-    /// Not built yet.
-    #[error(transparent)]
-    Unsupported(#[from] Unsupported),
     /// No such template.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -266,9 +258,6 @@ pub enum SandboxError {
     /// Bad network settings.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Not built yet.
-    #[error(transparent)]
-    Unsupported(#[from] Unsupported),
     /// The node failed.
     #[error("reach sandbox")]
     Node(#[source] NodeError),

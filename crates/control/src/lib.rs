@@ -17,6 +17,7 @@ mod events;
 mod expiry;
 mod explain;
 mod idempotency;
+mod identity;
 mod keys;
 mod lifecycle;
 mod list;
@@ -33,6 +34,7 @@ mod pressure;
 mod quota;
 mod reconcile;
 mod sandbox;
+mod secrets;
 mod snapshots;
 mod teams;
 mod templates;
@@ -53,17 +55,20 @@ pub use control::{Control, ControlConfig, HistoryLimits, Keep, Limits};
 pub use create::{NewSandbox, VERSION_1_TIMEOUT_S, VERSION_2_TIMEOUT_S};
 pub use error::{
     AuthError, CreateError, ForkError, IdempotencyError, ListError, ObserveError, PauseError,
-    SandboxError, SnapshotError, TemplateError, TimeoutError, Unsupported,
+    SandboxError, SnapshotError, TemplateError, TimeoutError,
 };
 pub use explain::{ExplainError, Explanation};
 pub use idempotency::Execution;
+pub use identity::{IamError, IamToken, Identity, IdentityError};
 pub use keys::{CreatedKey, CreatedToken, KeyView, KeysError, NewKey, TeamWithKey};
 pub use list::{ListQuery, Order, Page};
 pub use login::ProgramLogin;
 pub use metadata::MetadataError;
 pub use meters::Meters;
 pub use names::{ReferenceError, TemplateRef, Version};
-pub use network::{EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, NetworkUpdate};
+pub use network::{
+    EgressProxy, EgressProxyTls, NetworkError, NetworkSettings, NetworkUpdate, ProxyCheck,
+};
 pub use nodes::{NodeStatus, NodeView, NodesError};
 pub use observe::{LogRequest, TeamPeak, TeamPoint, TimeRange};
 pub use paging::PageError;
@@ -71,6 +76,7 @@ pub use pause::Resume;
 pub use pressure::PressureConfig;
 pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
+pub use secrets::{LocalKey, SealError, Sealer, SecretsError};
 pub use snapshots::{Snapshot, SnapshotQuery};
 pub use teams::{NewTeam, Swept, TeamView, TeamsError};
 pub use templates::BuildSpec;
@@ -81,9 +87,9 @@ pub use warren_cluster::{DiskFacts, HostFacts, HugePages, NodeError};
 pub use warren_store::{
     AccessTokenRecord, Actor, AliasRecord, ApiKeyRecord, AttemptRecord, AuditRecord, BuildRecord,
     BuildStatus, By, DeleteTemplateError, DeliveryRecord, DeliveryState, EventRecord, Member,
-    Membership, MountRecord, NewAudit, RequestBuildError, SandboxRecord, StoreError, StoredAnswer,
-    TagRecord, TeamChange, TeamHoldings, TeamRecord, TemplateRecord, TemplateSummary, UserRecord,
-    VolumeRecord, WebhookRecord,
+    Membership, MountRecord, NewAudit, RequestBuildError, SandboxRecord, SecretRecord, StoreError,
+    StoredAnswer, TagRecord, TeamChange, TeamHoldings, TeamRecord, TemplateRecord, TemplateSummary,
+    UserRecord, VolumeRecord, WebhookRecord,
 };
 pub use warren_template::build::{RegistryCredentials, Step};
 pub use warren_volume::{

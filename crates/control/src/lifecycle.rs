@@ -79,7 +79,7 @@ impl Control {
     /// Replaces what may leave a sandbox.
     ///
     /// # Errors
-    /// [`SandboxError`]; settings that are not built yet are refused.
+    /// [`SandboxError`]
     pub async fn set_network(
         &self,
         caller: &Caller,
@@ -89,8 +89,10 @@ impl Control {
         let record = self.running(caller, id).await?;
         let current = self.sandbox(record.clone()).network.unwrap_or_default();
         let allow_internet = update.allow_internet.or(record.allow_internet);
-        let settings = update.apply_to(current);
-        let config = settings.check(allow_internet)?;
+        let mut settings = update.apply_to(current);
+        let config = self
+            .network(caller.team.id, &mut settings, allow_internet)
+            .await?;
         if let Err(error) = self.node.set_egress(id, config.egress).await {
             return Err(self.refused(&record, error).await);
         }

@@ -1,14 +1,17 @@
-//! Network settings: what clients may ask for, and what of it can be done today.
+//! Network settings: what clients may ask for, and the rules that the node enforces for it.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use warren_service::{Chain, Secret};
 use warren_types::egress::{EgressPolicy, Names};
-use warren_types::{ENVD_PORT, EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy};
+use warren_types::{ENVD_PORT, EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy, TeamId};
 
-use crate::{CreateError, SandboxError, Unsupported};
+use crate::Control;
 
 mod check;
 pub use check::NetworkError;
@@ -27,13 +30,13 @@ pub struct NetworkSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny_out: Option<Vec<String>>,
     /// SOCKS5 proxy for outgoing TCP.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub egress_proxy: Option<EgressProxy>,
     /// `Host` shown to services inside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask_request_host: Option<String>,
     /// Headers to set, by domain: one map for each rule of it.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<BTreeMap<String, Vec<BTreeMap<String, String>>>>,
     /// DNS servers that stay reachable when domains are allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +44,10 @@ pub struct NetworkSettings {
     /// Ports whose service inside speaks HTTPS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub https_ports: Option<Vec<i64>>,
+    /// Audiences of the workload tokens that rules can name. Not a setting of the network as
+    /// clients see it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tokens: BTreeMap<String, String>,
 }
 
 /// New egress settings, which replace all earlier ones.
@@ -61,55 +68,85 @@ pub struct NetworkUpdate {
 }
 
 /// A SOCKS5 proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressProxy {
     /// `host:port`.
     pub address: String,
     /// User name at the proxy.
     pub username: Option<String>,
-    /// Whether a password was given; it is not needed for more than a check.
-    pub has_password: bool,
+    /// Password at the proxy, as given; only sealed it is kept.
+    #[serde(skip)]
+    pub password: Option<Secret>,
+    /// The same as it is kept.
+    pub sealed_password: Option<String>,
     /// TLS to the proxy.
     pub tls: Option<EgressProxyTls>,
 }
 
 /// TLS to a SOCKS5 proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressProxyTls {
     /// Whether it is used.
     pub enabled: bool,
-    /// Whether it is configured further.
-    pub has_settings: bool,
+    /// Name to verify.
+    pub server_name: Option<String>,
+    /// CA certificate in PEM.
+    pub ca_cert: Option<String>,
 }
 
-/// Why settings can't be used.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    Invalid(NetworkError),
-    Unsupported(Unsupported),
+/// Says of proxies whether they can be used from here.
+#[async_trait]
+pub trait ProxyCheck: Debug + Send + Sync {
+    /// Looks at a proxy.
+    ///
+    /// # Errors
+    /// Why it can't be used, for the client.
+    async fn check(&self, proxy: &warren_types::EgressProxy) -> Result<(), &'static str>;
 }
 
-impl From<NetworkError> for Refusal {
-    fn from(error: NetworkError) -> Self {
-        Self::Invalid(error)
+impl EgressProxy {
+    /// The proxy as it is used; its address was checked.
+    fn to_rule(&self) -> Option<warren_types::EgressProxy> {
+        let (host, port) = self.address.rsplit_once(':')?;
+        let tls = self.tls.as_ref().filter(|tls| tls.enabled);
+        Some(warren_types::EgressProxy {
+            host: host.to_ascii_lowercase(),
+            port: port.parse().ok()?,
+            username: self.username.clone().filter(|name| !name.is_empty()),
+            sealed_password: self.sealed_password.clone(),
+            tls: tls.map(|tls| warren_types::EgressProxyTls {
+                server_name: tls.server_name.clone(),
+                ca_cert: tls.ca_cert.clone(),
+            }),
+        })
     }
 }
 
-impl From<Refusal> for CreateError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Invalid(error) => error.into(),
-            Refusal::Unsupported(error) => error.into(),
+impl Control {
+    /// Checks settings, makes them fit to be kept, and works out what node and proxy have
+    /// to do.
+    pub(crate) async fn network(
+        &self,
+        team: TeamId,
+        settings: &mut NetworkSettings,
+        allow_internet: Option<bool>,
+    ) -> Result<NetworkConfig, NetworkError> {
+        settings.check(allow_internet)?;
+        if let Some(proxy) = &mut settings.egress_proxy {
+            if let (Some(check), Some(rule)) = (&self.config.proxies, proxy.to_rule()) {
+                let usable = check.check(&rule).await;
+                usable.map_err(NetworkError::EgressProxy)?;
+            }
+            if let Some(password) = proxy.password.take() {
+                let sealed = self.seal_proxy_password(team, &password).await;
+                let sealed = sealed.map_err(|error| {
+                    tracing::error!(error = %Chain(&error), "the password of a proxy");
+                    NetworkError::EgressProxy("the password can't be kept by this server")
+                })?;
+                proxy.sealed_password = Some(sealed);
+            }
         }
-    }
-}
-
-impl From<Refusal> for SandboxError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Invalid(error) => error.into(),
-            Refusal::Unsupported(error) => error.into(),
-        }
+        Ok(settings.config(team, allow_internet))
     }
 }
 
@@ -123,32 +160,39 @@ impl NetworkSettings {
         *self == Self::default()
     }
 
-    /// Checks everything, and works out what node and proxy have to do.
-    pub(crate) fn check(&self, allow_internet: Option<bool>) -> Result<NetworkConfig, Refusal> {
+    fn check(&self, allow_internet: Option<bool>) -> Result<(), NetworkError> {
         check::egress(self, allow_internet == Some(false))?;
-        let https_ports = check::https_ports(self.https_ports.as_deref().unwrap_or_default())?;
+        check::https_ports(self.https_ports.as_deref().unwrap_or_default())?;
         if let Some(host) = &self.mask_request_host {
             check::mask_host(host)?;
         }
-        let egress = self.policy(allow_internet).map_err(Refusal::Unsupported)?;
-        Ok(NetworkConfig {
-            egress,
+        Ok(())
+    }
+
+    /// What node and proxy have to do for settings that were checked.
+    pub(crate) fn config(&self, team: TeamId, allow_internet: Option<bool>) -> NetworkConfig {
+        let ports = self.https_ports.iter().flatten();
+        NetworkConfig {
+            egress: self.policy(team, allow_internet),
             traffic_access_token: None,
             mask_request_host: self.mask_request_host.clone(),
-            https_ports,
-        })
+            https_ports: ports.filter_map(|port| u16::try_from(*port).ok()).collect(),
+        }
     }
 
     /// What the node enforces. Entries of IPv6 change nothing: it leaves no sandbox.
-    fn policy(&self, allow_internet: Option<bool>) -> Result<NetworkPolicy, Unsupported> {
-        let unsupported = |option| Err(Unsupported { option });
-        if self.rules.as_ref().is_some_and(|rules| !rules.is_empty()) {
-            return unsupported("network.rules");
-        }
-        if self.egress_proxy.is_some() {
-            return unsupported("network.egressProxy");
-        }
-        let mut rules = EgressRules::default();
+    fn policy(&self, team: TeamId, allow_internet: Option<bool>) -> NetworkPolicy {
+        let headers = self.rules.iter().flatten().map(|(domain, list)| {
+            let headers = list.first().cloned().unwrap_or_default();
+            (domain.to_ascii_lowercase(), headers)
+        });
+        let mut rules = EgressRules {
+            headers: headers.collect(),
+            tokens: self.tokens.clone(),
+            owner: team.to_string(),
+            proxy: self.egress_proxy.as_ref().and_then(EgressProxy::to_rule),
+            ..EgressRules::default()
+        };
         for entry in self.allow_out.iter().flatten() {
             match Cidr::parse(entry) {
                 Some(cidr) => rules.allow.extend(cidr.ipv4()),
@@ -167,7 +211,7 @@ impl NetworkSettings {
                 None => vec![DEFAULT_DNS_SERVER],
             };
         }
-        Ok(to_policy(rules))
+        to_policy(rules)
     }
 
     pub(crate) fn to_stored(&self) -> String {
@@ -233,7 +277,7 @@ impl Cidr {
 
 /// Says all or nothing of rules that come to that.
 fn to_policy(rules: EgressRules) -> NetworkPolicy {
-    if rules.deny.is_empty() {
+    if rules.deny.is_empty() && !rules.has_headers() && rules.proxy.is_none() {
         return NetworkPolicy::default();
     }
     let has_exceptions = !rules.allow.is_empty() || !rules.domains.is_empty();
@@ -263,7 +307,8 @@ mod tests {
     }
 
     fn internet(settings: &NetworkSettings, allow: Option<bool>) -> bool {
-        settings.check(allow).unwrap().egress.internet
+        settings.check(allow).unwrap();
+        settings.config(TeamId::random(), allow).egress.internet
     }
 
     #[test]
@@ -277,7 +322,8 @@ mod tests {
     }
 
     fn rules(settings: &NetworkSettings, allow: Option<bool>) -> EgressRules {
-        let egress = settings.check(allow).unwrap().egress;
+        settings.check(allow).unwrap();
+        let egress = settings.config(TeamId::random(), allow).egress;
         assert!(egress.internet);
         EgressRules::clone(&egress.egress.unwrap())
     }
@@ -315,21 +361,42 @@ mod tests {
         assert!(!internet(&deny(&["0.0.0.0/1", "128.0.0.0/1"]), None));
         let only_allowed = allow(&["1.1.1.1"], &[]);
         assert_eq!(
-            only_allowed.check(None).unwrap().egress,
+            only_allowed.config(TeamId::random(), None).egress,
             NetworkPolicy::default()
         );
     }
 
     #[test]
-    fn rules_and_proxies_are_refused_by_name() {
-        let settings = NetworkSettings {
-            rules: Some([("a.b".to_owned(), vec![])].into()),
+    fn header_rules_and_proxies_become_a_policy_but_open_nothing() {
+        let header = BTreeMap::from([("X".to_owned(), "${e2b.secrets.k}".to_owned())]);
+        let with_rules = |base: NetworkSettings| NetworkSettings {
+            rules: Some([("*.A.b".to_owned(), vec![header.clone()])].into()),
+            tokens: [("t".to_owned(), "aud".to_owned())].into(),
+            ..base
+        };
+        let found = rules(&with_rules(NetworkSettings::default()), None);
+        assert_eq!(found.headers, [("*.a.b".to_owned(), header.clone())].into());
+        assert_eq!(found.tokens["t"], "aud");
+        assert!(!found.owner.is_empty());
+        assert!(!internet(&with_rules(deny(&["0.0.0.0/0"])), None));
+
+        let mut proxied = NetworkSettings {
+            egress_proxy: Some(EgressProxy {
+                address: "Proxy.test:1080".to_owned(),
+                username: Some("me".to_owned()),
+                password: Some(Secret::new("hunter2".to_owned())),
+                sealed_password: Some("sealed".to_owned()),
+                tls: None,
+            }),
             ..NetworkSettings::default()
         };
-        match settings.check(None) {
-            Err(Refusal::Unsupported(error)) => assert_eq!(error.option, "network.rules"),
-            other => panic!("{other:?}"),
-        }
+        let found = rules(&proxied, None).proxy.unwrap();
+        assert_eq!((found.host.as_str(), found.port), ("proxy.test", 1080));
+        assert!(!proxied.to_stored().contains("hunter2"));
+        assert!(!format!("{proxied:?}").contains("hunter2"));
+        proxied.egress_proxy.as_mut().unwrap().password = None;
+        let read = NetworkSettings::from_stored(&proxied.to_stored());
+        assert_eq!(read, Some(proxied));
     }
 
     #[test]

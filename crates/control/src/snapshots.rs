@@ -268,7 +268,7 @@ impl Control {
             Err(error) => return Err(self.refused(&record, error).await.into()),
         };
         fault::point("fork.captured");
-        let request = self.fork_request(&record, captured, mounts, timeout)?;
+        let request = self.fork_request(&record, captured, mounts, timeout);
         let copies = (0..count).map(|_| self.fork_one(caller, &record, timeout_s, request.clone()));
         let copies = futures_util::future::join_all(copies).await;
         fault::point("fork.copied");
@@ -282,21 +282,22 @@ impl Control {
         captured: Captured,
         mounts: Vec<VolumeMount>,
         timeout: std::time::Duration,
-    ) -> Result<CreateSandbox, ForkError> {
+    ) -> CreateSandbox {
         let network = record
             .network
             .as_deref()
             .and_then(NetworkSettings::from_stored)
             .unwrap_or_default();
-        let policy = network.check(record.allow_internet);
-        Ok(CreateSandbox {
+        // As it was checked when it was given.
+        let policy = network.config(record.team_id, record.allow_internet);
+        CreateSandbox {
             image: captured.image,
             mounts,
             timeout,
             // Those of the source are in the capture.
             env: BTreeMap::new(),
             access_token: record.secure.then(|| self.config.token_key.clone()),
-            network: policy.map_err(CreateError::from)?,
+            network: policy,
             private_traffic: record.private_traffic,
             on_timeout: match record.auto_pause {
                 true => OnTimeout::Pause {
@@ -304,7 +305,7 @@ impl Control {
                 },
                 false => OnTimeout::End,
             },
-        })
+        }
     }
 
     async fn fork_one(

@@ -11,21 +11,23 @@ use rustix::net::sockopt::ip_original_dst;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use warren_service::{Chain, Tasks};
-use warren_types::egress::{EgressPolicy, Verdict};
+use warren_types::egress::{EgressPolicy, Verdict, normalize_name};
 
 use crate::head::{self, Head};
 use crate::hello::{self, Hello};
 use crate::http::Exchange;
 use crate::prefixed::Prefixed;
 use crate::refusals::Refusals;
-use crate::{Gate, Resolver};
+use crate::tunnel::{Target, Wire};
+use crate::{Gate, Resolver, Trust, Vault};
 
 /// Ports whose connections show a name.
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
 /// Addresses of a name that are tried.
-const ATTEMPTS: usize = 4;
+pub(crate) const ATTEMPTS: usize = 4;
 /// Bytes that wait in each direction of a connection.
 const BUFFER: usize = 64 * 1024;
 /// A peer that is gone is noticed after a minute or so.
@@ -59,9 +61,11 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub struct Broker {
     pub(crate) gate: Arc<dyn Gate>,
-    resolver: Resolver,
+    pub(crate) vault: Arc<dyn Vault>,
+    pub(crate) resolver: Resolver,
+    pub(crate) trust: Trust,
     pub(crate) refusals: Refusals,
-    limits: Limits,
+    pub(crate) limits: Limits,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
     pub(crate) tasks: Tasks,
 }
@@ -102,11 +106,20 @@ impl Drop for Place<'_> {
 impl Broker {
     /// Makes a broker whose connections are tasks of `tasks`.
     #[must_use]
-    pub fn new(gate: Arc<dyn Gate>, resolver: Resolver, limits: Limits, tasks: Tasks) -> Self {
+    pub fn new(
+        gate: Arc<dyn Gate>,
+        vault: Arc<dyn Vault>,
+        resolver: Resolver,
+        trust: Trust,
+        limits: Limits,
+        tasks: Tasks,
+    ) -> Self {
         Self {
             refusals: Refusals::new(Arc::clone(&gate)),
             gate,
+            vault,
             resolver,
+            trust,
             limits,
             open: Arc::default(),
             tasks,
@@ -179,25 +192,65 @@ impl Broker {
         prepare(&client)?;
         let seen = self.look(&mut client, &flow).await?;
         let name = seen.name.as_deref();
-        let verdict = self.judge(&flow, name, seen.is_encrypted);
+        let has_headers = name.is_some_and(|name| flow.policy.headers_for(name).is_some());
+        // Of TLS that is looked into, only the name in the open counts.
+        let verdict = self.judge(&flow, name, seen.is_encrypted && !has_headers);
         if let Verdict::Deny(rule) = &verdict {
             self.refuse(&flow, name, rule);
             return Ok(());
         }
-        let has_headers = name.is_some_and(|name| flow.policy.headers_for(name).is_some());
         if seen.is_http && (verdict == Verdict::AllowName || has_headers) {
             // Each request names a host of its own.
             let stream = Prefixed::new(seen.bytes, client);
-            Exchange::new(self.clone(), flow).serve(stream).await;
+            Exchange::plain(self.clone(), flow).serve(stream).await;
             return Ok(());
+        }
+        if has_headers && let Some(name) = seen.name {
+            let stream = Prefixed::new(seen.bytes, client);
+            return self.look_into(stream, flow, name).await;
         }
         let mut server = match (&verdict, name) {
             (Verdict::AllowName, Some(name)) => self.dial_name(&flow, name).await?,
-            _ => self.dial(flow.to).await?,
+            _ => self.dial_address(&flow, flow.to).await?,
         };
         server.write_all(&seen.bytes).await?;
         drop(seen);
         tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await?;
+        Ok(())
+    }
+
+    /// Answers as the host whose name a TLS connection shows, and serves the requests in it.
+    async fn look_into(
+        &self,
+        stream: Prefixed<TcpStream>,
+        flow: Flow,
+        name: String,
+    ) -> io::Result<()> {
+        let identity = self.gate.identity(flow.peer);
+        let Some(authority) = identity.and_then(|identity| identity.authority) else {
+            self.refuse(
+                &flow,
+                Some(&name),
+                "the sandbox has no certificate authority",
+            );
+            return Ok(());
+        };
+        let config = authority.serve_as(&name).map_err(io::Error::other)?;
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let accepted = tokio::time::timeout(self.limits.head, handshake).await?;
+        let stream = accepted.inspect_err(|error| {
+            let rule = format!("TLS with the sandbox: {}", Chain(error));
+            self.refuse(&flow, Some(&name), &rule);
+        })?;
+        let session = stream.get_ref().1;
+        let shown = session.server_name().and_then(normalize_name);
+        if shown.as_ref() != Some(&name) {
+            self.refuse(&flow, Some(&name), "a client hello with more than one name");
+            return Ok(());
+        }
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let exchange = Exchange::within_tls(self.clone(), flow, name, is_http2);
+        exchange.serve(stream).await;
         Ok(())
     }
 
@@ -270,8 +323,14 @@ impl Broker {
     }
 
     /// Connects to an address that our resolver gives for a name: the one that the sandbox
-    /// chose if it is among them.
-    pub(crate) async fn dial_name(&self, flow: &Flow, name: &str) -> io::Result<TcpStream> {
+    /// chose if it is among them. Through a proxy an allowed name goes as it is.
+    pub(crate) async fn dial_name(&self, flow: &Flow, name: &str) -> io::Result<Wire> {
+        if let Some(proxy) = flow.policy.proxy()
+            && flow.policy.allows_name(name)
+        {
+            let target = Target::Name(name, flow.to.port());
+            return self.tunnel(flow, proxy, target).await;
+        }
         let found = self.resolver.addresses(name).await;
         let found = found.map_err(|error| {
             self.refuse(flow, Some(name), &format!("its address: {}", Chain(&error)));
@@ -290,7 +349,8 @@ impl Broker {
         }
         let mut last = io::Error::from(io::ErrorKind::PermissionDenied);
         for address in addresses.into_iter().take(ATTEMPTS) {
-            match self.dial(SocketAddrV4::new(address, flow.to.port())).await {
+            let to = SocketAddrV4::new(address, flow.to.port());
+            match self.dial_address(flow, to).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
@@ -298,14 +358,18 @@ impl Broker {
         Err(last)
     }
 
-    async fn dial(&self, to: SocketAddrV4) -> io::Result<TcpStream> {
+    /// Connects to an address.
+    async fn dial_address(&self, flow: &Flow, to: SocketAddrV4) -> io::Result<Wire> {
+        if let Some(proxy) = flow.policy.proxy() {
+            return self.tunnel(flow, proxy, Target::Address(to)).await;
+        }
         let stream = tokio::time::timeout(self.limits.dial, self.gate.connect(to)).await??;
         prepare(&stream)?;
-        Ok(stream)
+        Ok(Box::new(stream))
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)

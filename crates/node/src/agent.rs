@@ -70,6 +70,9 @@ pub(crate) struct Init<'a> {
     #[serde(rename = "buildID")]
     pub(crate) build_id: BuildId,
     pub(crate) events_address: &'a str,
+    /// Certificates to trust; those of before stay if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_bundle: Option<&'a str>,
 }
 
 impl<'a> Init<'a> {
@@ -92,6 +95,10 @@ impl<'a> Init<'a> {
             template_id: &entry.image.template_id,
             build_id: entry.image.build_id,
             events_address,
+            ca_bundle: entry
+                .authority
+                .as_ref()
+                .map(|authority| authority.certificate.as_str()),
         }
     }
 }

@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use warren_cluster::{BuildImage, VolumeMount};
+use warren_egress::AuthorityKeys;
 use warren_runtime::Record;
 use warren_service::Secret;
 use warren_types::{NetworkConfig, OnTimeout, SandboxId};
 
 /// What the ledger keeps of an acknowledged sandbox. The file is readable by root only:
-/// it holds the tokens, which a restarted node must serve again.
+/// it holds the tokens, which a restarted node must serve again, and the key of the sandbox's
+/// certificate authority. It holds no secret of a team.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Format of this record.
@@ -42,6 +44,9 @@ pub(crate) struct Entry {
     /// Volumes that are mounted in it.
     #[serde(default)]
     pub(crate) mounts: Vec<VolumeMount>,
+    /// The authority that its agent installed, once its rules needed one.
+    #[serde(default)]
+    pub(crate) authority: Option<AuthorityKeys>,
 }
 
 /// A paused sandbox. Its processes stand still, or it is on disk, or both.
@@ -224,6 +229,7 @@ mod tests {
                 agent_silent: false,
             }),
             mounts: Vec::new(),
+            authority: None,
         }
     }
 

@@ -11,6 +11,7 @@ use warren_cluster::{
     BuildImage, Captured, CreateSandbox, Deadline, HostFacts, LogQuery, NodeError, NodeEvent,
     NodeHandle, NodeLoad, PauseSandbox, ResumeSandbox, Resumed, SandboxView,
 };
+use warren_egress::Identity;
 use warren_runtime::{Runtime, RuntimeError};
 use warren_service::{Chain, Tasks};
 use warren_types::{
@@ -185,6 +186,12 @@ impl<R: Runtime> Node<R> {
     #[must_use]
     pub fn in_slot(&self, slot: u32) -> Option<SandboxId> {
         self.context.registry.in_slot(slot)
+    }
+
+    /// Who the running sandbox in a slot of the runtime is, for what is done in its name.
+    #[must_use]
+    pub fn identity_in_slot(&self, slot: u32) -> Option<Identity> {
+        self.context.registry.identity_in_slot(slot)
     }
 
     /// Writes a warning into the log of the sandbox in a slot of the runtime.

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, watch};
 use warren_cluster::SandboxView;
+use warren_egress::{Authority, Identity};
 use warren_runtime::Dial;
 use warren_service::{CancellationToken, Secret};
 use warren_types::{NetworkConfig, SandboxId, SandboxState};
@@ -41,6 +42,7 @@ pub(crate) struct Registered {
 pub(crate) struct Run {
     pub(crate) log_path: PathBuf,
     pub(crate) slot: u32,
+    pub(crate) authority: Option<Arc<Authority>>,
     pub(crate) route: RouteFacts,
 }
 
@@ -88,6 +90,18 @@ impl Registry {
             .iter()
             .find(|(_, entry)| entry.run.as_ref().is_some_and(|run| run.slot == slot))
             .map(|(id, _)| id.clone())
+    }
+
+    /// Who the running sandbox in a slot is.
+    pub(crate) fn identity_in_slot(&self, slot: u32) -> Option<Identity> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().find_map(|(id, entry)| {
+            let run = entry.run.as_ref().filter(|run| run.slot == slot)?;
+            Some(Identity {
+                sandbox: id.clone(),
+                authority: run.authority.clone(),
+            })
+        })
     }
 
     /// How many run, and how many are set aside.

@@ -17,6 +17,7 @@ mod metrics;
 mod migrate;
 mod pool;
 mod sandboxes;
+mod secrets;
 mod snapshots;
 mod teams;
 mod templates;
@@ -36,6 +37,7 @@ pub use keys::ApiKeyRecord;
 pub use metrics::{SpanCount, StartSpans};
 pub use pool::Store;
 pub use sandboxes::{LiveSandbox, PauseRecord, SandboxRecord};
+pub use secrets::SecretRecord;
 pub use snapshots::{NewSnapshot, RecordSnapshotError, SnapshotRecord};
 pub use teams::{TeamChange, TeamHoldings, TeamRecord};
 pub use templates::{

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
-use crate::{EgressRules, Ipv4Net};
+use crate::{EgressProxy, EgressRules, Ipv4Net};
 
 /// Longest name in DNS, in text.
 const MAX_NAME: usize = 253;
@@ -207,13 +207,20 @@ impl EgressPolicy {
     /// Whether requests to some hosts get headers.
     #[must_use]
     pub fn has_headers(&self) -> bool {
-        !self.headers.is_empty()
+        self.rules.has_headers()
     }
 
-    /// The headers to set in requests to a normalised name.
+    /// The headers to set in requests to a normalised name; none if there are none to set.
     #[must_use]
     pub fn headers_for(&self, name: &str) -> Option<&BTreeMap<String, String>> {
-        self.rules.headers.get(self.headers.get(name)?)
+        let headers = self.rules.headers.get(self.headers.get(name)?);
+        headers.filter(|headers| !headers.is_empty())
+    }
+
+    /// The proxy that allowed TCP goes through.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&EgressProxy> {
+        self.rules.proxy.as_ref()
     }
 }
 

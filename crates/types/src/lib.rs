@@ -6,6 +6,7 @@ mod event;
 mod id;
 mod network;
 mod observe;
+pub mod placeholder;
 mod resources;
 mod sandbox;
 mod start;
@@ -16,7 +17,9 @@ pub use id::{
     AccessTokenId, ApiKeyId, AuditId, BuildId, DeliveryId, EventId, IdError, RunId, SandboxId,
     TeamId, TemplateId, UserId, VolumeId, WebhookId,
 };
-pub use network::{EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy, NotANet};
+pub use network::{
+    EgressProxy, EgressProxyTls, EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy, NotANet,
+};
 pub use observe::{LogEntry, LogLevel, MetricsPoint};
 pub use resources::Resources;
 pub use sandbox::{

@@ -49,6 +49,16 @@ impl Default for NetworkPolicy {
 }
 
 impl NetworkPolicy {
+    /// Whether requests to some hosts get headers, for which their TLS is looked into.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        self.internet
+            && self
+                .egress
+                .as_ref()
+                .is_some_and(|rules| rules.has_headers())
+    }
+
     /// The policy that lets nothing out.
     #[must_use]
     pub fn closed() -> Self {
@@ -72,8 +82,48 @@ pub struct EgressRules {
     pub deny: Vec<Ipv4Net>,
     /// Resolvers whose queries the node answers instead, where domains decide.
     pub dns_servers: Vec<Ipv4Addr>,
-    /// Headers to set in requests to hosts, by domain or `*.` and a domain; lower case.
+    /// Headers to set in requests to hosts, by domain or `*.` and a domain; lower case. Values
+    /// name secrets and tokens by placeholders.
     pub headers: BTreeMap<String, BTreeMap<String, String>>,
+    /// Audiences of the workload tokens that placeholders can name.
+    pub tokens: BTreeMap<String, String>,
+    /// Whose secrets are meant: opaque to whoever enforces the rules.
+    pub owner: String,
+    /// SOCKS5 proxy that all TCP is tunnelled through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<EgressProxy>,
+}
+
+impl EgressRules {
+    /// Whether requests to some hosts get headers, for which their TLS is looked into.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        self.headers.values().any(|headers| !headers.is_empty())
+    }
+}
+
+/// A SOCKS5 proxy for what leaves a sandbox. Its password is sealed by whoever made the rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressProxy {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User name at the proxy.
+    pub username: Option<String>,
+    /// Password at the proxy, not readable here.
+    pub sealed_password: Option<String>,
+    /// TLS to the proxy.
+    pub tls: Option<EgressProxyTls>,
+}
+
+/// TLS to a SOCKS5 proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressProxyTls {
+    /// Name that its certificate must be for; its host if unset.
+    pub server_name: Option<String>,
+    /// Certificates in PEM that are trusted instead of the host's.
+    pub ca_cert: Option<String>,
 }
 
 /// A range of IPv4 addresses, written `ADDRESS/PREFIX`. Bits beyond the prefix are zero.

@@ -9,6 +9,7 @@ mod network;
 mod node;
 mod observe;
 mod sandbox;
+mod secret;
 mod team;
 mod template;
 mod volume;
@@ -37,6 +38,7 @@ pub use sandbox::{
     NewSnapshot, OnTimeout, Pause, PauseMode, Refresh, Resume, Sandbox, SandboxDetail, Snapshot,
     State, Timeout, VolumeMount,
 };
+pub use secret::{NewSecret, SecretInfo, SecretUpdate};
 pub use team::{
     AccessToken, AdminTeam, AdminTeamChange, AdminUser, AuditEntry, CreatedAccessToken,
     CreatedTeamApiKey, ExplainedEvent, Explanation, KilledSandboxes, Mask, NewApiKey, NewMember,

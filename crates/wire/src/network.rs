@@ -1,6 +1,7 @@
 //! Network settings.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ pub struct NetworkUpdate {
 }
 
 /// A SOCKS5 proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressProxy {
     /// `host:port`.
     pub address: String,
@@ -79,6 +80,14 @@ pub struct EgressProxy {
     /// TLS to the proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<EgressProxyTls>,
+}
+
+impl fmt::Debug for EgressProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EgressProxy")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 /// TLS to a SOCKS5 proxy.

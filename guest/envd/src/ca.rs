@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::env::Vars;
+
 const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 const LOCAL: &str = "usr/local/share/ca-certificates/e2b-ca.crt";
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -28,8 +30,9 @@ pub(crate) enum CaError {
     Write(&'static str, #[source] io::Error),
 }
 
-/// Replaces the certificates that were installed before by those in `pem`.
-pub(crate) fn install(root: &Path, pem: &str) -> Result<(), CaError> {
+/// Replaces the certificates that were installed before by those in `pem`. Returns the
+/// variables by which programs that have certificates of their own find these.
+pub(crate) fn install(root: &Path, pem: &str) -> Result<Vars, CaError> {
     if blocks(pem).next().is_none() {
         return Err(CaError::Empty);
     }
@@ -43,7 +46,15 @@ pub(crate) fn install(root: &Path, pem: &str) -> Result<(), CaError> {
     if before != pem {
         write(root, LOCAL, pem)?;
     }
-    Ok(())
+    // Programs take this beside those that they know.
+    let mut vars = Vars::from([("NODE_EXTRA_CA_CERTS".to_owned(), format!("/{LOCAL}"))]);
+    // And these instead of them, so there must be more in it than ours.
+    if blocks(&merged).count() > blocks(pem).count() {
+        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] {
+            vars.insert(name.to_owned(), format!("/{BUNDLE}"));
+        }
+    }
+    Ok(vars)
 }
 
 fn read(root: &Path, name: &'static str) -> Result<String, CaError> {
@@ -118,7 +129,9 @@ mod tests {
         fs::write(&bundle, cert("system")).unwrap();
 
         install(root.path(), &cert("one")).unwrap();
-        install(root.path(), &cert("one")).unwrap();
+        let vars = install(root.path(), &cert("one")).unwrap();
+        assert_eq!(vars["SSL_CERT_FILE"], format!("/{BUNDLE}"));
+        assert_eq!(vars["NODE_EXTRA_CA_CERTS"], format!("/{LOCAL}"));
         assert_eq!(
             fs::read_to_string(&bundle).unwrap(),
             cert("system") + &cert("one")
@@ -128,6 +141,16 @@ mod tests {
         assert_eq!(text, cert("system") + &cert("two") + &cert("three"));
         let local = fs::read_to_string(root.path().join(LOCAL)).unwrap();
         assert_eq!(local, cert("two") + &cert("three"));
+    }
+
+    #[test]
+    fn without_a_bundle_of_the_system_no_program_is_sent_to_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let vars = install(root.path(), &cert("one")).unwrap();
+        assert_eq!(
+            vars.into_keys().collect::<Vec<_>>(),
+            ["NODE_EXTRA_CA_CERTS"]
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) const DEFAULT_PATH: &str =
 /// Variables that every process gets.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GlobalEnv {
+    defaults: Vars,
     internal: Vars,
     user: Vars,
 }
@@ -24,6 +25,11 @@ impl GlobalEnv {
         self.internal.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Sets variables of the platform that the sandbox's own replace.
+    pub(crate) fn set_defaults(&mut self, vars: Vars) {
+        self.defaults = vars;
+    }
+
     /// Replaces all variables of the sandbox. Names that can't be part of an environment
     /// are left out.
     pub(crate) fn replace_user(&mut self, vars: Vars) {
@@ -31,10 +37,11 @@ impl GlobalEnv {
         self.user.retain(|name, value| valid(name, value));
     }
 
-    /// Both kinds together.
+    /// All kinds together.
     #[must_use]
     pub(crate) fn merged(&self) -> Vars {
-        let mut all = self.user.clone();
+        let mut all = self.defaults.clone();
+        all.extend(self.user.clone());
         all.extend(self.internal.clone());
         all
     }
@@ -73,6 +80,7 @@ mod tests {
     fn later_levels_win_and_internal_ones_stay() {
         let mut env = GlobalEnv::default();
         env.set_internal("E2B_SANDBOX", "true");
+        env.set_defaults(vars(&[("A", "0")]));
         env.replace_user(vars(&[("A", "1"), ("E2B_SANDBOX", "no"), ("b=d", "x")]));
         assert_eq!(env.merged(), vars(&[("A", "1"), ("E2B_SANDBOX", "true")]));
 

@@ -175,12 +175,15 @@ async fn apply(
     if let Some(bundle) = request.ca_bundle.take().filter(|text| !text.is_empty()) {
         let install = move || ca::install(Path::new("/"), &bundle);
         let done = agent.tasks.spawn_blocking(install).await;
-        let failed = match done {
-            Ok(Ok(())) => None,
+        let why = match done {
+            Ok(Ok(vars)) => {
+                agent.settings().env.set_defaults(vars);
+                None
+            }
             Ok(Err(e)) => Some(warren_service::Chain(&e).to_string()),
             Err(e) => Some(e.to_string()),
         };
-        if let Some(why) = failed {
+        if let Some(why) = why {
             let message = format!("failed to install CA bundle: {why}");
             return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, message));
         }

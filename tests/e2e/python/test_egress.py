@@ -242,6 +242,24 @@ def test_no_way_around_names(guest, lab, server):
         first.told(line)
 
 
+def test_frames_made_by_hand_lead_nobody_astray(guest, lab, server):
+    attacker, victim = guest(**names_only("good.test")), guest()
+    address = victim.sandbox.commands.run("hostname -I").stdout.split()[0]
+    before = len(lab.reached(EVIL))
+    claimed = [address, GOOD, RESOLVER, SERVICE]
+    with ThreadPoolExecutor(1) as thread:
+        sniffed = thread.submit(attacker.one, "sniff", 3, address)
+        for _ in range(3):
+            assert attacker.one("arp", *claimed) == ["ok", "sent"]
+            results = victim.attempt(["http", GOOD, "good.test"], ["dns", SERVICE, "good.test"])
+            assert went_to(results[0], GOOD) and results[1][0] == "ok", results
+        assert sniffed.result() == ["ok", "0"]
+    # The attacker's own way out is what it was, at most it has cut itself off.
+    attacker.one("fragments", EVIL, "GET / HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    assert attacker.one("http", EVIL, "evil.test")[0] == "refused"
+    assert len(lab.reached(EVIL)) == before
+
+
 def test_a_second_request_on_a_connection_is_judged_too(guest, lab):
     guest = guest(**names_only("good.test"))
     both = "GET /1 HTTP/1.1\r\nHost: good.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: evil.test\r\n\r\n"

@@ -23,7 +23,15 @@ const FORMAT: u32 = 1;
 const MANIFEST: &str = "backup.json";
 const DATABASE: &str = "warren.db";
 /// Files and directories without which the database is of little use.
-const KEYS: [&str; 5] = ["secrets.key", "api-key", "admin-token", "tls", "acme"];
+const KEYS: [&str; 7] = [
+    "secrets.key",
+    "values.key",
+    "identity.key",
+    "api-key",
+    "admin-token",
+    "tls",
+    "acme",
+];
 const LAYERS: &str = "layers";
 const VOLUMES: &str = "volumes";
 /// How often a copy begins anew because layers went away under it.

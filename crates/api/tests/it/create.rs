@@ -344,13 +344,6 @@ async fn features_that_are_switched_off() {
         refusal(&server, "/v2/sandboxes", mounts).await,
         (400, text.to_owned())
     );
-    let iam = json!({"templateID": "base", "iam": {"tokens": {
-        "t": {"audience": "a", "tokenType": "JWT-SVID"}}}});
-    let text = "Sandbox IAM workload tokens are not available for your team.";
-    assert_eq!(
-        refusal(&server, "/v2/sandboxes", iam).await,
-        (400, text.to_owned())
-    );
     server
         .create(json!({"volumeMounts": [], "iam": {"tokens": {}}}))
         .await;
@@ -404,14 +397,24 @@ async fn network_options_are_passed_on_or_refused_by_name() {
         (json!({"denyOut": ["x"]}), 400, "invalid denied CIDR x"),
         (json!({"allowOut": ["example.com"]}), 400, "ALL_TRAFFIC"),
         (
-            json!({"rules": {"a.b": [{"transform": {"headers": {"X": "y"}}}]}}),
-            501,
-            "rules",
+            json!({"rules": {"a.b": [{"transform": {"headers": {"X": "${e2b.x}"}}}]}}),
+            400,
+            "Network transform header contains a malformed E2B placeholder.",
         ),
         (
-            json!({"egressProxy": {"address": "h:1"}}),
-            501,
-            "egressProxy",
+            json!({"rules": {"a.b": [], "A.b": []}}),
+            400,
+            "Network rule domain keys must be unique ignoring case.",
+        ),
+        (
+            json!({"egressProxy": {"address": "h"}}),
+            400,
+            "Invalid egress proxy config: ",
+        ),
+        (
+            json!({"egressProxy": {"address": "h:1", "password": "p"}}),
+            400,
+            "Invalid egress proxy config: password requires username",
         ),
     ] {
         let body = json!({"templateID": "base", "network": network});
@@ -420,4 +423,72 @@ async fn network_options_are_passed_on_or_refused_by_name() {
         assert!(message.contains(text), "{network} {message}");
     }
     assert_eq!(server.node.count(), 1);
+}
+
+#[tokio::test]
+async fn header_rules_tokens_and_proxies_are_passed_on_and_shown_without_what_is_secret() {
+    let server = Server::with(Limits::default(), ApiConfig::default()).await;
+    let rules = json!({"*.a.b": [{"transform": {"headers": {"X": "k ${e2b.secrets.k}"}}}]});
+    let network = json!({
+        "rules": rules,
+        "egressProxy": {"address": "p.test:1080", "username": "me", "password": "hunter2",
+            "tls": {"enabled": true, "serverName": "q.test", "caCert": "PEM"}},
+    });
+    let id = server
+        .create(json!({"network": network, "iam": {"tokens": {
+        "t": {"audience": "aud", "tokenType": "JWT-SVID"}}}}))
+        .await;
+    let egress = {
+        let requests = server.node.requests.lock().unwrap();
+        requests[0].network.egress.egress.clone().unwrap()
+    };
+    assert_eq!(egress.headers["*.a.b"]["X"], "k ${e2b.secrets.k}");
+    assert_eq!(egress.tokens["t"], "aud");
+    assert_eq!(egress.owner, server.team.id.to_string());
+    let proxy = egress.proxy.clone().unwrap();
+    assert_eq!((proxy.host.as_str(), proxy.port), ("p.test", 1080));
+    let kept = serde_json::to_string(&egress.as_ref()).unwrap();
+    assert!(!kept.contains("hunter2"), "{kept}");
+    let sealed = proxy.sealed_password.clone().unwrap();
+    let opened = server.control.proxy_password(server.team.id, &sealed).await;
+    assert!(opened.unwrap().matches("hunter2"));
+    let detail = server.get(&format!("/sandboxes/{id}")).await;
+    assert!(!detail.text.contains("hunter2"));
+    let detail = detail.expect(200);
+    assert_eq!(detail["network"]["rules"], rules);
+    let shown = json!({"address": "p.test:1080", "username": "me",
+        "tls": {"enabled": true, "serverName": "q.test"}});
+    assert_eq!(detail["network"]["egressProxy"], shown);
+    let only_token = json!({"iam": {"tokens": {"t": {"audience": "a", "tokenType": "JWT-SVID"}}}});
+    let id = server.create(only_token).await;
+    let detail = server.get(&format!("/sandboxes/{id}")).await.expect(200);
+    assert_eq!(detail.get("network"), None);
+    for (token, text) in [
+        (
+            json!({"": {"audience": "a", "tokenType": "JWT-SVID"}}),
+            "name must not be empty",
+        ),
+        (
+            json!({"t": {"audience": "", "tokenType": "JWT-SVID"}}),
+            "audience is required",
+        ),
+        (
+            json!({"t": {"audience": "a", "tokenType": "x"}}),
+            "only \"JWT-SVID\" is supported",
+        ),
+    ] {
+        let body = json!({"templateID": "base", "iam": {"tokens": token}});
+        let (status, message) = refusal(&server, "/v2/sandboxes", body).await;
+        assert!(status == 400 && message.contains(text), "{message}");
+    }
+    let keys = server.get("/.well-known/jwks.json").await.expect(200);
+    assert_eq!(keys["keys"][0]["alg"], json!("ES256"));
+    let found = server
+        .get("/.well-known/openid-configuration")
+        .await
+        .expect(200);
+    assert_eq!(
+        found["jwks_uri"],
+        json!("https://api.test/.well-known/jwks.json")
+    );
 }

@@ -18,6 +18,7 @@ mod observe;
 mod operations;
 mod pause;
 mod restart;
+mod secrets;
 mod server;
 mod snapshots;
 mod tags;

@@ -115,6 +115,8 @@ impl World {
             ..NewKey::named("soon")
         };
         let expired = server.control.key_create(&by, team, soon).await.unwrap();
+        let secret = json!({"name": "kept", "value": "x"});
+        let secret = server.post("/secrets", secret).await.expect(201);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let real = vec![
             ("sandboxID", sandbox),
@@ -133,7 +135,7 @@ impl World {
                 "volumeID",
                 "00000000-0000-4000-8000-000000000001".to_owned(),
             ),
-            ("secretID", "sec_1".to_owned()),
+            ("secretID", text(&secret["secretID"])),
         ];
         let other_key = server.other_key().await;
         let other_team = server.control.team_find("other").await.unwrap().id;

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use warren_api::{ApiConfig, router};
 use warren_control::{
-    ArchiveLimits, BuildConfig, BuildSpec, By, Control, ControlConfig, Limits, NewKey, NewTeam,
-    PressureConfig, Team, WebhookConfig,
+    ArchiveLimits, BuildConfig, BuildSpec, By, Control, ControlConfig, Identity, Limits, LocalKey,
+    NewKey, NewTeam, PressureConfig, Sealer, Team, WebhookConfig,
 };
 use warren_service::Secret;
 use warren_store::Store;
@@ -116,6 +116,12 @@ async fn control(
             look_every: Duration::from_millis(20),
             ..PressureConfig::default()
         },
+        sealer: LocalKey::from_hex(&Secret::new("5e".repeat(32)))
+            .map(|key| Arc::new(key) as Arc<dyn Sealer>),
+        identity: Identity::generate()
+            .and_then(|key| Identity::new("https://api.test".to_owned(), &key))
+            .ok()
+            .map(Arc::new),
         webhooks: Some(WebhookConfig {
             backoff: vec![Duration::from_millis(10); 3],
             ..WebhookConfig::new(

@@ -3,16 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use warren_types::placeholder::{self, Part};
+
 use super::{Cidr, EgressProxy, NetworkSettings, RESERVED_PORT};
 
 const MAX_HTTPS_PORTS: usize = 128;
 const MAX_DNS_SERVERS: usize = 10;
 const MAX_CREDENTIAL: usize = 255;
+/// Certificates of a proxy's own authority.
+const MAX_CA_CERT: usize = 256 * 1024;
 const MAX_RULE_DOMAINS: usize = 10;
 const MAX_DOMAIN: usize = 128;
 const MAX_RULE_HEADERS: usize = 20;
 const MAX_HEADER_NAME: usize = 64;
 const MAX_HEADER_VALUE: usize = 2048;
+/// Secrets that the rules of a sandbox name.
+const MAX_SECRETS: usize = 32;
+/// Headers that say how a message is framed or where it goes, which is not for rules.
+const FRAMING: [&str; 10] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
 /// Entries of one egress list.
 const MAX_ENTRIES: usize = 1024;
 const MAX_MASK_HOST: usize = 255;
@@ -80,6 +99,9 @@ pub enum NetworkError {
     /// Headers that can't be set.
     #[error("Network transform headers of domain {0} are not valid.")]
     RuleHeaders(String),
+    /// More secrets than a sandbox may name.
+    #[error("Network transform headers can name at most {MAX_SECRETS} secrets.")]
+    TooManySecrets,
     /// A placeholder that can't be read.
     #[error("Network transform header contains a malformed E2B placeholder.")]
     Placeholder,
@@ -213,15 +235,23 @@ fn egress_proxy(proxy: &EgressProxy) -> Result<(), NetworkError> {
     {
         return error("username must not be longer than 255 bytes");
     }
-    if proxy.has_password && proxy.username.as_ref().is_none_or(String::is_empty) {
+    let password = proxy.password.as_ref();
+    if password.is_some_and(|password| password.expose().len() > MAX_CREDENTIAL) {
+        return error("password must not be longer than 255 bytes");
+    }
+    if password.is_some() && proxy.username.as_ref().is_none_or(String::is_empty) {
         return error("password requires username");
     }
     if proxy
         .tls
         .as_ref()
-        .is_some_and(|tls| !tls.enabled && tls.has_settings)
+        .is_some_and(|tls| !tls.enabled && (tls.server_name.is_some() || tls.ca_cert.is_some()))
     {
         return error("tls settings require tls.enabled");
+    }
+    let pem = proxy.tls.as_ref().and_then(|tls| tls.ca_cert.as_ref());
+    if pem.is_some_and(|pem| pem.len() > MAX_CA_CERT) {
+        return error("tls.caCert must not be larger than 256 KiB");
     }
     Ok(())
 }
@@ -236,6 +266,7 @@ fn check_rules(
     if rules.len() > MAX_RULE_DOMAINS {
         return Err(NetworkError::TooManyRules);
     }
+    let mut secrets = BTreeSet::new();
     for (domain, list) in rules {
         let name = domain.strip_prefix("*.").unwrap_or(domain);
         if domain.len() > MAX_DOMAIN || !is_domain(name) {
@@ -248,13 +279,17 @@ fn check_rules(
             if headers.len() > MAX_RULE_HEADERS || !headers.iter().all(is_header) {
                 return Err(NetworkError::RuleHeaders(domain.clone()));
             }
-            if !headers
-                .values()
-                .all(|value| has_wellformed_placeholders(value))
-            {
-                return Err(NetworkError::Placeholder);
+            for value in headers.values() {
+                let parts = placeholder::parts(value).ok_or(NetworkError::Placeholder)?;
+                secrets.extend(parts.into_iter().filter_map(|part| match part {
+                    Part::Secret(name) => Some(name.to_ascii_lowercase()),
+                    Part::Text(_) | Part::Token(_) => None,
+                }));
             }
         }
+    }
+    if secrets.len() > MAX_SECRETS {
+        return Err(NetworkError::TooManySecrets);
     }
     Ok(())
 }
@@ -264,30 +299,15 @@ fn is_header((name, value): (&String, &String)) -> bool {
     !name.is_empty()
         && name.len() <= MAX_HEADER_NAME
         && name.bytes().all(token)
+        && !FRAMING.iter().any(|own| name.eq_ignore_ascii_case(own))
         && value.len() <= MAX_HEADER_VALUE
         && !value.chars().any(char::is_control)
 }
 
-/// Every `${e2b.` must begin a whole placeholder.
-fn has_wellformed_placeholders(value: &str) -> bool {
-    value.split("${e2b.").skip(1).all(|rest| {
-        let Some((inside, _)) = rest.split_once('}') else {
-            return false;
-        };
-        ["identity.tokens.", "secrets."]
-            .iter()
-            .filter_map(|kind| inside.strip_prefix(kind))
-            .any(|name| {
-                !name.is_empty()
-                    && name
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            })
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use warren_service::Secret;
+
     use super::*;
 
     fn settings(allow: &[&str], deny: &[&str]) -> NetworkSettings {
@@ -390,31 +410,40 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_must_be_whole() {
-        for good in [
-            "x",
-            "${other}",
-            "Bearer ${e2b.secrets.KEY}",
-            "${e2b.identity.tokens.a}",
-        ] {
-            assert!(has_wellformed_placeholders(good), "{good}");
-        }
+    fn header_rules_are_bounded_and_placeholders_whole() {
+        let rule = |headers: &[(&str, &str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            check_rules(&[("a.b".to_owned(), vec![headers.collect()])].into())
+        };
+        assert_eq!(rule(&[("X-Key", "Bearer ${e2b.secrets.KEY} é")]), Ok(()));
+        assert_eq!(
+            rule(&[("X", "${e2b.nope}")]),
+            Err(NetworkError::Placeholder)
+        );
         for bad in [
-            "${e2b.",
-            "${e2b.secrets.}",
-            "${e2b.nope.x}",
-            "${e2b.secrets.a b}",
+            ("Host", "x"),
+            ("content-length", "1"),
+            ("a b", "x"),
+            ("X", "a\nb"),
         ] {
-            assert!(!has_wellformed_placeholders(bad), "{bad}");
+            let expected = NetworkError::RuleHeaders("a.b".to_owned());
+            assert_eq!(rule(&[bad]), Err(expected), "{bad:?}");
         }
+        let many: String = (0..33).map(|n| format!("${{e2b.secrets.k{n}}}")).collect();
+        assert_eq!(rule(&[("X", &many)]), Err(NetworkError::TooManySecrets));
+        let same = "${e2b.secrets.k}${e2b.secrets.K}".repeat(20);
+        assert_eq!(rule(&[("X", &same)]), Ok(()));
     }
 
     #[test]
     fn a_proxy_needs_an_address_and_a_name_with_its_password() {
-        let proxy = |address: &str, has_password| EgressProxy {
+        let proxy = |address: &str, has_password: bool| EgressProxy {
             address: address.to_owned(),
             username: None,
-            has_password,
+            password: has_password.then(|| Secret::new("p".to_owned())),
+            sealed_password: None,
             tls: None,
         };
         assert!(egress_proxy(&proxy("h:1080", false)).is_ok());

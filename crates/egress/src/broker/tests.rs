@@ -3,17 +3,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tokio::net::UdpSocket;
-use warren_types::EgressRules;
+use warren_service::Secret;
+use warren_types::{EgressRules, SandboxId};
 
 use super::*;
-use crate::Dns;
 use crate::hello::tests::hello_for;
 use crate::query::tests::tell;
+use crate::{Dns, Identity, VaultError};
+
+mod rules;
 
 /// A host whose network is a table of servers on loopback.
 #[derive(Debug, Default)]
 pub(crate) struct TestGate {
-    policy: Option<Arc<EgressPolicy>>,
+    policy: Mutex<Option<Arc<EgressPolicy>>>,
+    identity: Option<Identity>,
     servers: HashMap<SocketAddrV4, SocketAddr>,
     lines: Mutex<Vec<String>>,
 }
@@ -21,7 +25,11 @@ pub(crate) struct TestGate {
 #[async_trait]
 impl Gate for TestGate {
     fn policy(&self, _: IpAddr) -> Option<Arc<EgressPolicy>> {
-        self.policy.clone()
+        self.policy.lock().unwrap().clone()
+    }
+
+    fn identity(&self, _: IpAddr) -> Option<Identity> {
+        self.identity.clone()
     }
 
     fn log(&self, _: IpAddr, line: &str) {
@@ -38,6 +46,35 @@ impl Gate for TestGate {
             .get(&to)
             .ok_or(io::ErrorKind::NetworkUnreachable)?;
         TcpStream::connect(server).await
+    }
+}
+
+/// Secrets by name, all of one owner.
+#[derive(Debug, Default)]
+pub(crate) struct TestVault(Mutex<HashMap<String, String>>);
+
+#[async_trait]
+impl Vault for TestVault {
+    async fn secret(&self, owner: &str, name: &str) -> Result<Secret, VaultError> {
+        assert_eq!(owner, "team");
+        let found = self.0.lock().unwrap().get(name).cloned();
+        found.map(Secret::new).ok_or(VaultError::Missing)
+    }
+
+    async fn token(
+        &self,
+        owner: &str,
+        sandbox: &SandboxId,
+        audience: &str,
+    ) -> Result<Secret, VaultError> {
+        Ok(Secret::new(format!("{owner}/{sandbox}/{audience}")))
+    }
+
+    async fn proxy_password(&self, _: &str, sealed: &str) -> Result<Secret, VaultError> {
+        sealed
+            .strip_prefix("sealed ")
+            .map(|password| Secret::new(password.to_owned()))
+            .ok_or(VaultError::Missing)
     }
 }
 
@@ -124,7 +161,7 @@ impl Lab {
             servers.insert(SocketAddrV4::new(address, 80), web(name).await);
         }
         let gate = Arc::new(TestGate {
-            policy: Some(Arc::new(EgressPolicy::new(rules))),
+            policy: Mutex::new(Some(Arc::new(EgressPolicy::new(rules)))),
             servers,
             ..TestGate::default()
         });
@@ -135,7 +172,14 @@ impl Lab {
             ..Limits::default()
         };
         let resolver = Resolver::new(dns);
-        let broker = Broker::new(Arc::clone(&gate) as _, resolver, limits, Tasks::new());
+        let broker = Broker::new(
+            Arc::clone(&gate) as _,
+            Arc::new(TestVault::default()),
+            resolver,
+            Trust::new(rustls::RootCertStore::empty()).unwrap(),
+            limits,
+            Tasks::new(),
+        );
         Self {
             broker,
             gate,

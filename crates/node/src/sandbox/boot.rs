@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use warren_cluster::{BuildImage, CreateSandbox, NodeError, VolumeMount, token};
+use warren_egress::AuthorityKeys;
 use warren_runtime::{AgentSpec, Attachment, BootSpec, Runtime, RuntimeError, Sandbox};
 use warren_service::{Chain, Secret, Tasks};
 use warren_types::{NetworkPolicy, SandboxId};
@@ -332,6 +333,7 @@ impl<S: Sandbox> Booted<S> {
             template_id: &image.template_id,
             build_id: image.build_id,
             events_address,
+            ca_bundle: None,
         };
         agent::init(self.sandbox().dialer().as_ref(), &self.init_key, &init)
             .await
@@ -392,6 +394,9 @@ impl<S: Sandbox> Booted<S> {
                 .await
                 .map_err(|error| failed(Box::new(error)))?;
         }
+        let needs_authority = network.egress.has_headers();
+        let authority = needs_authority.then(AuthorityKeys::generate).transpose();
+        let authority = authority.map_err(|error| failed(Box::new(error)))?;
         let now = Timestamp::now();
         let mut entry = Entry {
             version: ledger::VERSION,
@@ -408,6 +413,7 @@ impl<S: Sandbox> Booted<S> {
             revision: 0,
             pause: None,
             mounts: request.mounts.clone(),
+            authority,
         };
         // Copies of one capture know the same key up to here.
         let own_key = fresh_key();

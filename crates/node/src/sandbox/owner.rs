@@ -12,6 +12,7 @@ use warren_cluster::{
     Captured, Deadline, NodeError, NodeEvent, PauseSandbox, PauseView, ResumeSandbox, Resumed,
     SandboxView,
 };
+use warren_egress::{Authority, AuthorityKeys};
 use warren_runtime::{ExitCause, Runtime, Sandbox};
 use warren_service::{CancellationToken, Chain};
 use warren_types::{
@@ -95,6 +96,8 @@ pub(crate) struct Owner<R: Runtime> {
     pub(super) sandbox: Option<Arc<R::Sandbox>>,
     pub(super) state: SandboxState,
     pub(super) entry: Entry,
+    /// Its certificate authority, if it has one.
+    authority: Option<Arc<Authority>>,
     pub(super) view: watch::Sender<SandboxView>,
     pub(super) commands: mpsc::Receiver<Command>,
     sender: mpsc::Sender<Command>,
@@ -142,6 +145,19 @@ fn view_of(entry: &Entry, state: SandboxState) -> SandboxView {
     }
 }
 
+/// The authority on record, ready to work. What is damaged does not keep a sandbox from
+/// living: connections that need it are refused.
+fn opened(entry: &Entry) -> Option<Arc<Authority>> {
+    match Authority::open(entry.authority.as_ref()?) {
+        Ok(authority) => Some(Arc::new(authority)),
+        Err(error) => {
+            tracing::error!(sandbox_id = %entry.id, error = %Chain(&error),
+                "the certificate authority of a sandbox can't be used");
+            None
+        }
+    }
+}
+
 impl<R: Runtime> Owner<R> {
     /// Registers a sandbox and returns its owner, to be run. A running one is reachable
     /// from here on.
@@ -162,6 +178,7 @@ impl<R: Runtime> Owner<R> {
             id: entry.id.clone(),
             sandbox,
             state,
+            authority: opened(&entry),
             entry,
             view,
             commands,
@@ -186,6 +203,7 @@ impl<R: Runtime> Owner<R> {
         let run = self.sandbox.as_ref().map(|sandbox| Run {
             log_path: sandbox.log_path(),
             slot: self.entry.runtime.slot,
+            authority: self.authority.clone(),
             route: RouteFacts {
                 dial: sandbox.dialer(),
                 run: self.run.clone(),
@@ -382,9 +400,12 @@ impl<R: Runtime> Owner<R> {
 
     async fn set_egress(&mut self, policy: NetworkPolicy) -> Result<(), NodeError> {
         let paused = || NodeError::Paused(self.id.clone());
-        let sandbox = self.sandbox.as_ref().ok_or_else(paused)?;
+        let sandbox = self.sandbox.clone().ok_or_else(paused)?;
         if self.state == SandboxState::Paused {
             return Err(paused());
+        }
+        if policy.has_headers() && self.entry.authority.is_none() {
+            self.make_authority(&sandbox).await?;
         }
         sandbox
             .set_policy(policy.clone())
@@ -393,6 +414,25 @@ impl<R: Runtime> Owner<R> {
         self.entry.network.egress = policy;
         self.entry.runtime = sandbox.record();
         self.write_ledger()
+    }
+
+    /// Makes an authority and has the agent install it. It is on record once the rules are
+    /// that need it; after a crash in between the next one takes its place.
+    async fn make_authority(&mut self, sandbox: &R::Sandbox) -> Result<(), NodeError> {
+        let made = AuthorityKeys::generate();
+        let made = made.map_err(|error| NodeError::StartFailed(Box::new(error)))?;
+        self.entry.authority = Some(made);
+        let lifecycle = match self.entry.revision {
+            0 => self.id.to_string(),
+            revision => format!("{}-{revision}", self.id),
+        };
+        if let Err(error) = self.instruct(sandbox, &lifecycle, false).await {
+            self.entry.authority = None;
+            return Err(NodeError::StartFailed(Box::new(error)));
+        }
+        self.authority = opened(&self.entry);
+        self.publish();
+        Ok(())
     }
 
     pub(super) fn write_ledger(&self) -> Result<(), NodeError> {

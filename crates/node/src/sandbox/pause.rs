@@ -458,19 +458,30 @@ impl<R: Runtime> Owner<R> {
     /// Tells the agent of the new run: clock, identity, token, and the variables if it
     /// has lost them.
     async fn greet(&self, sandbox: &R::Sandbox, is_fresh: bool) -> Result<(), NodeError> {
+        let lifecycle = format!("{}-{}", self.id, self.entry.revision + 1);
+        self.instruct(sandbox, &lifecycle, is_fresh)
+            .await
+            .map_err(resume_failed)
+    }
+
+    /// Tells the agent of a run what it has to know.
+    pub(super) async fn instruct(
+        &self,
+        sandbox: &R::Sandbox,
+        lifecycle: &str,
+        is_fresh: bool,
+    ) -> Result<(), agent::AgentError> {
         let mut env = self.entry.image.env.clone();
         env.extend(self.entry.env.clone());
-        let lifecycle = format!("{}-{}", self.id, self.entry.revision + 1);
         let init = agent::Init::of(
             &self.entry,
             is_fresh.then_some(&env),
-            &lifecycle,
+            lifecycle,
             &self.context.events_address,
         );
         agent::init(sandbox.dialer().as_ref(), &self.entry.init_key, &init)
             .await
-            .map_err(resume_failed)?;
-        Ok(())
+            .map(drop)
     }
 
     /// Takes a copy under a build's id; the sandbox stands still meanwhile.

@@ -135,6 +135,10 @@ fn certificates_and_hosts_are_installed() {
         pem
     );
     assert_eq!(
+        sandbox.run("echo $NODE_EXTRA_CA_CERTS"),
+        "/usr/local/share/ca-certificates/e2b-ca.crt\n"
+    );
+    assert_eq!(
         sandbox.run("grep events.e2b.local /etc/hosts; echo $E2B_EVENTS_ADDRESS"),
         "192.0.2.1 events.e2b.local\nhttp://192.0.2.1\n"
     );

@@ -21,6 +21,8 @@ TUNNEL = "203.0.113.77"
 GOOD = "203.0.113.1"
 WILD = "203.0.113.2"
 OTHER = "203.0.113.3"
+#: A SOCKS5 proxy is at port 1080, the same behind TLS at 1443.
+PROXY = "203.0.113.9"
 NAMES = {
     "good.test": GOOD,
     "a.wild.test": WILD,
@@ -28,10 +30,11 @@ NAMES = {
     "wild.test": OTHER,
     "other.test": OTHER,
     "evil.test": EVIL,
+    "proxy.test": PROXY,
     "inside.test": "10.0.0.1",
     "loop.test": "127.0.0.1",
 }
-ADDRESSES = sorted({GOOD, WILD, OTHER, EVIL, RESOLVER, TUNNEL})
+ADDRESSES = sorted({GOOD, WILD, OTHER, EVIL, PROXY, RESOLVER, TUNNEL})
 
 
 def ip(*words: str, check: bool = True) -> None:
@@ -69,15 +72,28 @@ class Lab:
         return (self.directory / "ready").exists()
 
     def _certificates(self) -> None:
-        names = ",".join(f"DNS:{name}" for name in NAMES)
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
-            + ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=lab"]
-            + ["-addext", f"subjectAltName={names}"]
-            + ["-keyout", self.directory / "key.pem", "-out", self.directory / "cert.pem"],
-            check=True,
-            capture_output=True,
+        """A public authority, and what it certifies for all names but evil.test."""
+
+        def openssl(*words):
+            subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=self.directory)
+
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        openssl(
+            *["req", "-x509", *curve, "-days", "2", "-subj", "/CN=lab authority"],
+            *["-keyout", "ca-key.pem", "-out", "ca.pem"],
         )
+        openssl("req", *curve, "-subj", "/CN=lab", "-keyout", "key.pem", "-out", "lab.csr")
+        names = ",".join(f"DNS:{name}" for name in NAMES if name != "evil.test")
+        (self.directory / "lab.ext").write_text(f"subjectAltName={names}\n")
+        openssl(
+            *["x509", "-req", "-in", "lab.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem"],
+            *["-CAcreateserial", "-days", "2", "-extfile", "lab.ext", "-out", "cert.pem"],
+        )
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the lab's public authority."""
+        return self.directory / "ca.pem"
 
     def _remove(self) -> None:
         ip("link", "del", LINK, check=False)

@@ -137,6 +137,61 @@ def icmp(address):
                 raise ConnectionError("unreachable")
 
 
+def fragments(address, text):
+    """A TCP segment cut into IP fragments by hand, so that its ports are not in all."""
+    head = struct.pack(">HHIIBBHHH", 5555, 80, 1, 0, 0x50, 2, 1024, 0, 0)
+    body = head + text.encode()
+    source = os.environ.get("FROM") or socket.gethostbyname(socket.gethostname())
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as stream:
+        for at in range(0, len(body), 16):
+            part, more = body[at : at + 16], 0x2000 if at + 16 < len(body) else 0
+            ends = socket.inet_aton(source), socket.inet_aton(address)
+            packet = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 0, 9, more | at // 8, 64, 6, 0, *ends)
+            stream.sendto(packet + part, (address, 0))
+    return "sent"
+
+
+def gateway():
+    for line in open("/proc/net/route").read().splitlines()[1:]:
+        link, target, address = line.split()[:3]
+        if target == "00000000":
+            return link, socket.inet_ntoa(struct.pack("<I", int(address, 16)))
+    raise OSError("no gateway")
+
+
+def arp(*claimed):
+    """Claims addresses, and that of the gateway, for this sandbox, on the wire."""
+    link, address = gateway()
+    own = bytes.fromhex(open(f"/sys/class/net/{link}/address").read().strip().replace(":", ""))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as stream:
+        stream.bind((link, 0))
+        for one in (address, *claimed):
+            ip = socket.inet_aton(one)
+            for operation, target in ((1, ip), (2, ip), (2, socket.inet_aton(address))):
+                packet = struct.pack(">HHBBH", 1, 0x0800, 6, 4, operation)
+                packet += own + ip + b"\xff" * 6 + target
+                stream.send(b"\xff" * 6 + own + b"\x08\x06" + packet)
+    return "sent"
+
+
+def sniff(seconds, *addresses):
+    """Packets that came from or to addresses which are not this sandbox's."""
+    import time
+
+    link, _ = gateway()
+    wanted, end, seen = {socket.inet_aton(one) for one in addresses}, time.time() + seconds, 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as stream:
+        stream.bind((link, 0x0800))
+        stream.settimeout(0.2)
+        while time.time() < end:
+            try:
+                data = stream.recv(2048)
+            except TimeoutError:
+                continue
+            seen += data[26:30] in wanted or data[30:34] in wanted
+    return seen
+
+
 def raw(address, port):
     """A datagram with the sender of another sandbox, made by hand."""
     payload = b"spoofed"

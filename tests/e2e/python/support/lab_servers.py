@@ -92,7 +92,19 @@ class Web(socketserver.BaseRequestHandler):
                 line = head.split(b"\r\n", 1)[0].decode("latin-1")
                 entry = {"at": at, "port": port, "sni": name, "head": head.decode("latin-1")}
                 tell(kind="http", line=line, **entry)
+                if b"upgrade: websocket" in head.lower():
+                    stream.sendall(
+                        b"HTTP/1.1 101 Switching Protocols\r\n"
+                        b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+                    )
+                    while data := stream.recv(4096):
+                        stream.sendall(data)
+                    return
                 body = json.dumps(entry).encode()
+                if " /quiet" in line:
+                    body = b"ok"
+                if " /big" in line:
+                    body = b"x" * (32 << 20)
                 stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         except OSError:
             return
@@ -106,6 +118,54 @@ class Banner(socketserver.BaseRequestHandler):
         try:
             self.request.recv(100)
         except OSError:
+            return
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+class Socks(socketserver.BaseRequestHandler):
+    """SOCKS5 for `lab` with `proxy-password`."""
+
+    def handle(self):
+        at, port = self.request.getsockname()[:2]
+        stream = self.request
+        stream.settimeout(20)
+        try:
+            if port == 1443:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(DIRECTORY / "cert.pem", DIRECTORY / "key.pem")
+                stream = context.wrap_socket(stream, server_side=True)
+            count = read_exactly(stream, 2)[1]
+            read_exactly(stream, count)
+            stream.sendall(b"\5\2")
+            user = read_exactly(stream, read_exactly(stream, 2)[1])
+            password = read_exactly(stream, read_exactly(stream, 1)[0])
+            if (user, password) != (b"lab", b"proxy-password"):
+                tell(kind="socks", at=at, target="refused")
+                stream.sendall(b"\1\1")
+                return
+            stream.sendall(b"\1\0")
+            kind = read_exactly(stream, 4)[3]
+            if kind == 3:
+                host = read_exactly(stream, read_exactly(stream, 1)[0]).decode()
+            else:
+                host = socket.inet_ntoa(read_exactly(stream, 4))
+            to = struct.unpack(">H", read_exactly(stream, 2))[0]
+            tell(kind="socks", at=at, target=f"{host}:{to}")
+            with socket.create_connection((SETTINGS["names"].get(host, host), to), 5) as server:
+                stream.sendall(b"\5\0\0\1" + bytes(6))
+                thread = threading.Thread(target=pump, args=(server, stream), daemon=True)
+                thread.start()
+                pump(stream, server)
+                thread.join(20)
+        except (EOFError, OSError):
             return
 
 
@@ -134,7 +194,7 @@ def main() -> None:
     jobs = []
     for address in SETTINGS["addresses"]:
         jobs += [(udp, (address, port)) for port in (53, 443, 9999)]
-    for port, handler in ((53, DnsTcp), (80, Web), (443, Web), (8080, Web), (22, Banner)):
+    for port, handler in ((53, DnsTcp), (80, Web), (443, Web), (8080, Web), (22, Banner), (1080, Socks), (1443, Socks)):
         jobs.append((Tcp(("0.0.0.0", port), handler).serve_forever, ()))
     threads = [threading.Thread(target=job, args=args, daemon=True) for job, args in jobs]
     for thread in threads:

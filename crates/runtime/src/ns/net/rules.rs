@@ -280,7 +280,10 @@ fn redirect_rules<'a>(own: &'a Own, policy: &EgressPolicy) -> Vec<(&'a str, Stri
             ));
         }
     }
-    if policy.has_domains() || policy.has_headers() {
+    if policy.proxy().is_some() {
+        // There is no other way out, and the broker decides as the rules below would.
+        rules.push(format!("meta l4proto tcp {broker}"));
+    } else if policy.has_domains() || policy.has_headers() {
         rules.push(format!("tcp dport {{ 80, 443 }} {broker}"));
     }
     if let Some(allowed) = matching(&own.allow, policy.allowed_ranges()) {
@@ -404,6 +407,18 @@ mod tests {
                 assert!(listed.contains("100.64.0.15 : jump f7"), "{listed}");
                 assert_eq!(listed.contains("udp dport 443"), policy.has_domains());
             }
+            let proxied = EgressPolicy::new(EgressRules {
+                proxy: Some(warren_types::EgressProxy {
+                    host: "proxy.test".to_owned(),
+                    port: 1080,
+                    username: None,
+                    sealed_password: None,
+                    tls: None,
+                }),
+                ..EgressRules::default()
+            });
+            load_rules(&install(slot, &proxied)).unwrap();
+            assert!(ruleset().contains("meta l4proto tcp dnat"), "{}", ruleset());
             load_rules(&uninstall(slot)).unwrap();
             load_rules(&uninstall(slot)).unwrap();
             assert_eq!(ruleset(), before);
