@@ -23,6 +23,12 @@ use crate::cli::operator::Operator;
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
 const NEXT: &str = "x-next-token";
+/// What is escaped in a segment of a path: all but what never has a meaning in it.
+const SEGMENT: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A way to the server.
 pub(crate) struct Link {
@@ -195,10 +201,18 @@ pub(crate) fn path(segments: &[&str]) -> String {
     let mut path = String::new();
     for segment in segments {
         path.push('/');
-        path.extend(percent_encoding::utf8_percent_encode(
-            segment,
-            percent_encoding::NON_ALPHANUMERIC,
-        ));
+        path.extend(percent_encoding::utf8_percent_encode(segment, SEGMENT));
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path;
+
+    #[test]
+    fn what_is_typed_stays_in_its_segment() {
+        assert_eq!(path(&["admin", "api-keys"]), "/admin/api-keys");
+        assert_eq!(path(&["a/b?c", "x@y.z"]), "/a%2Fb%3Fc/x%40y.z");
+    }
 }

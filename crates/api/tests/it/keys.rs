@@ -468,3 +468,59 @@ async fn commands_on_the_machine_need_no_token() {
         .await
         .error(404);
 }
+
+#[tokio::test]
+async fn ends_and_refusals_are_explained() {
+    let server = server().await;
+    let explain = |id: String| {
+        let server = &server;
+        async move { admin(server, "GET", &format!("/admin/explain/{id}"), Value::Null).await }
+    };
+    let id = server.create(json!({})).await;
+    let told = explain(id.clone()).await.expect(200);
+    assert!(
+        text(&told["summary"][0]).contains("runs; it ends at"),
+        "{told}"
+    );
+    server.delete(&format!("/sandboxes/{id}")).await.expect(204);
+    let told = explain(id.clone()).await.expect(200);
+    assert!(
+        text(&told["summary"][0]).contains("was killed at"),
+        "{told}"
+    );
+    assert!(
+        told["summary"]
+            .to_string()
+            .contains("(default) asked for that"),
+        "{told}"
+    );
+    assert_eq!(told["events"][1]["kind"], json!("sandbox.lifecycle.killed"));
+    assert_eq!(told["trail"][0]["action"], json!("POST /v2/sandboxes"));
+    let refused = server
+        .post("/v2/sandboxes", json!({"templateID": "nope"}))
+        .await;
+    let request = refused.header("x-request-id").unwrap().to_owned();
+    let told = explain(request).await.expect(200);
+    assert!(
+        text(&told["summary"][0]).contains("404: template 'nope' not found"),
+        "{told}"
+    );
+    explain("nothing".to_owned()).await.error(404);
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let server = server().await;
+    let id = server.create(json!({})).await;
+    server.delete(&format!("/sandboxes/{id}")).await.expect(204);
+    server.get("/sandboxes/inothing").await.error(404);
+    let told = server.control.meters_text().await;
+    for line in [
+        "warren_sandbox_creates_total{outcome=\"made\"} 1",
+        "warren_sandbox_ends_total{reason=\"killed\"} 1",
+        "warren_http_requests_total{method=\"GET\",route=\"/sandboxes/{sandboxID}\",\
+         status=\"404\"} 1",
+    ] {
+        assert!(told.contains(line), "{line} in {told}");
+    }
+}

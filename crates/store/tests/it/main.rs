@@ -4,6 +4,7 @@
 
 mod builds;
 mod events;
+mod history;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
