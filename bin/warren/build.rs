@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the programs are built from; anything else does not rebuild them.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     "guest/envd",
     "guest/interpreter/Cargo.toml",
     "guest/interpreter/src",
+    "guest/sftp/Cargo.toml",
+    "guest/sftp/src",
     "crates/connect",
     "crates/service",
     "spec/envd",
@@ -18,7 +20,7 @@ const SOURCES: [&str; 8] = [
 ];
 
 /// The programs; each one's package is named after it.
-const PROGRAMS: [&str; 2] = ["envd", "interpreter"];
+const PROGRAMS: [&str; 3] = ["envd", "interpreter", "sftp"];
 
 fn main() {
     let manifest_dir = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

@@ -32,6 +32,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("warren-proxy", &["warren-types", "warren-service"]),
     ("warren-egress", &["warren-types", "warren-service"]),
+    (
+        "warren-ssh",
+        &["warren-connect", "warren-service", "warren-types"],
+    ),
     ("warren-runtime", &["warren-types", "warren-sys"]),
     (
         "warren-node",
@@ -81,6 +85,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["warren-connect", "warren-service", "warren-types"],
     ),
     ("warren-interpreter", &["warren-service"]),
+    ("warren-sftp", &[]),
     (
         "warren",
         &[
@@ -96,6 +101,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "warren-proxy",
             "warren-runtime",
             "warren-service",
+            "warren-ssh",
             "warren-store",
             "warren-template",
             "warren-types",

@@ -47,6 +47,9 @@ pub(crate) const SERVER: &[Needed] = &[
     program("xfsprogs", "mkfs.xfs"),
 ];
 
+/// What a static release build needs: SQLite and zstd are compiled for musl.
+pub(crate) const PACKAGING: &[Needed] = &[program("musl-tools", "musl-gcc")];
+
 /// What the end-to-end suites need besides.
 pub(crate) const SUITES: &[Needed] = &[
     program("python3", "python3"),
@@ -59,6 +62,8 @@ pub(crate) const SUITES: &[Needed] = &[
     program("curl", "curl"),
     program("openssl", "openssl"),
     program("pebble", "pebble"),
+    program("openssh-client", "ssh"),
+    program("rsync", "rsync"),
 ];
 
 const DIRECTORIES: &[&str] = &[

@@ -9,6 +9,7 @@ mod ci;
 mod deps;
 mod e2e;
 mod host;
+mod package;
 mod run;
 mod suite;
 mod tools;
@@ -44,6 +45,8 @@ enum Chore {
     Ci,
     /// Check that no crate uses another that the architecture does not let it.
     CheckDeps,
+    /// Build a static program and pack it as a tarball and as a Debian package.
+    Package(package::Args),
     /// Make the base template in the shared cache and print where it is.
     BaseLayer,
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Chore::E2e => e2e::prepare().and_then(|clients| e2e::run_e2e(&clients)),
         Chore::Ci => ci::ci(),
         Chore::CheckDeps => deps::check(),
+        Chore::Package(args) => package::package(&args),
         Chore::BaseLayer => base::print(),
     };
     match result {

@@ -10,10 +10,12 @@ use warren_template::{BadMirror, Mirror};
 
 pub(crate) mod address;
 pub(crate) mod auth;
+pub(crate) mod bundle;
 pub(crate) mod connection;
 pub(crate) mod history;
 pub(crate) mod operator;
 pub(crate) mod sandbox;
+pub(crate) mod ssh;
 pub(crate) mod template;
 
 use crate::builtin;
@@ -82,6 +84,16 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Connect to a sandbox with `ssh`, without keys or host keys to set up.
+    Ssh(Box<ssh::Ssh>),
+    /// Add, list and remove the public keys that open the team's sandboxes over SSH.
+    #[command(name = "ssh-key", alias = "ssh-keys", arg_required_else_help = true)]
+    SshKey(ssh::SshKey),
+    /// Pack the server and its templates into one file, or install such a file.
+    #[command(arg_required_else_help = true)]
+    Bundle(bundle::Bundle),
+    /// End all sandboxes of this machine's server and remove everything that it kept.
+    Uninstall(bundle::Uninstall),
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +175,9 @@ pub(crate) struct Up {
 
     #[command(flatten)]
     pub(crate) address: address::Address,
+
+    #[command(flatten)]
+    pub(crate) ssh: ssh::Serve,
 
     /// URL that clients reach the API at, for links to it; needed only behind a proxy that
     /// hides it [default: the host that a request names].

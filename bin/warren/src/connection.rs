@@ -15,6 +15,11 @@ const LOCAL: &str = "http://127.0.0.1:3000";
 
 /// Makes a client. Connects to nothing yet.
 pub(crate) fn client(args: Connection) -> anyhow::Result<Client> {
+    Ok(Client::new(config(args)?)?)
+}
+
+/// Which server, and as whom.
+pub(crate) fn config(args: Connection) -> anyhow::Result<Config> {
     if env::var_os("E2B_ACCESS_TOKEN").is_some_and(|token| !token.is_empty()) {
         warning(
             "E2B_ACCESS_TOKEN is not used any more; set E2B_API_KEY, or run `warren auth login`.",
@@ -25,7 +30,7 @@ pub(crate) fn client(args: Connection) -> anyhow::Result<Client> {
     let (api_url, sandbox_url) = urls(&args, is_debug());
     let mut config = Config::new(api_url, key);
     config.sandbox_url = sandbox_url;
-    Ok(Client::new(config)?)
+    Ok(config)
 }
 
 /// Adds a hint to the error of a call when the server was not reached.

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use warren_template::interpreter::PROGRAMS;
 
 static ENVD: &[u8] = include_bytes!(env!("WARREN_ENVD_PATH"));
+static SFTP: &[u8] = include_bytes!(env!("WARREN_SFTP_PATH"));
 static INTERPRETER: &[u8] = include_bytes!(env!("WARREN_INTERPRETER_PATH"));
 
 macro_rules! kernel_files {
@@ -55,7 +56,10 @@ pub(crate) fn unpack(data_dir: &Path) -> anyhow::Result<Programs> {
 /// Puts together the layer that all sandboxes have on top of their template's.
 fn unpack_layer(dir: &Path) -> anyhow::Result<PathBuf> {
     let root = Path::new(PROGRAMS.trim_start_matches('/'));
-    let mut files = vec![(root.join("bin/interpreter"), INTERPRETER, 0o555)];
+    let mut files = vec![
+        (root.join("bin/interpreter"), INTERPRETER, 0o555),
+        (root.join("bin/sftp"), SFTP, 0o555),
+    ];
     for (path, content) in KERNELS {
         // The name that the kernel's own package uses: the first of a name is taken.
         let path = path.replacen("python/", "python3/", 1);

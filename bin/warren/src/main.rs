@@ -8,6 +8,7 @@ mod auth;
 mod bench;
 mod builds;
 mod builtin;
+mod bundle;
 mod cli;
 mod connection;
 mod data;
@@ -22,9 +23,12 @@ mod mcp;
 mod operator;
 mod print;
 mod sandbox;
+mod sshclient;
+mod sshserve;
 mod template;
 mod tools;
 mod trust;
+mod uninstall;
 mod up;
 mod vault;
 
@@ -44,6 +48,9 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     if words.next().as_deref() == Some(OsStr::new(warren_runtime::ns::HELPER_COMMAND)) {
         return warren_runtime::ns::helper_main();
+    }
+    if let Some(code) = sshclient::answer_question() {
+        return code;
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -73,6 +80,10 @@ fn main() -> ExitCode {
         Command::Explain(args) => operator::explain(args, as_json),
         Command::Backup(args) => operator::backup(&args),
         Command::Restore(args) => operator::restore(&args),
+        Command::Ssh(args) => sshclient::ssh(&args),
+        Command::SshKey(args) => sshclient::keys(args, as_json),
+        Command::Bundle(args) => bundle::run(args),
+        Command::Uninstall(args) => uninstall::run(&args),
     };
     result.unwrap_or_else(|error| {
         // A closed stderr leaves nobody to tell.

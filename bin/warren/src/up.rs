@@ -42,6 +42,7 @@ use crate::egress;
 use crate::guest;
 use crate::interpreter;
 use crate::operator;
+use crate::sshserve::Ssh;
 use crate::tools;
 use crate::vault::{ControlVault, HostProxyCheck};
 
@@ -91,6 +92,10 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let listener = bind(args.listen).await?;
     let listen = listener.local_addr()?;
     let data = DataDir::open(&args.data_dir)?;
+    let ssh = match args.ssh.ssh_listen {
+        Some(address) => Some(Ssh::open(address, &data).await?),
+        None => None,
+    };
     let programs = guest::unpack(data.path())?;
     let layers_dir = args
         .layers_dir
@@ -191,6 +196,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let api_config = ApiConfig {
         public_url: args.public_url.clone(),
         admin_token: Some(data.admin_token()?),
+        ssh: ssh.as_ref().map(Ssh::facts),
         ..ApiConfig::default()
     };
     let api = warren_api::router(Arc::clone(&control), api_config);
@@ -214,6 +220,10 @@ async fn start(args: Up) -> anyhow::Result<()> {
         &args.data_dir,
         tls.is_some().then_some(&domain),
     );
+    if let Some(ssh) = ssh {
+        let (node, control) = (Arc::clone(&node), Arc::clone(&control));
+        services.spawn(ssh.serve(node, control, services.stop_token().clone()));
+    }
     let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
     let proxy = Proxy::new(routes, ProxyConfig::default());
     let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);

@@ -81,7 +81,7 @@ impl ApiError {
     }
 
     /// A mistake of the client, told in the error's own words.
-    fn told(status: StatusCode, error: &impl ToString) -> Self {
+    pub(crate) fn told(status: StatusCode, error: &impl ToString) -> Self {
         Self::new(status, error.to_string())
     }
 }

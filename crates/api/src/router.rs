@@ -16,8 +16,8 @@ use crate::operations::{Access, Operation, Operations, Trail};
 use crate::rate::{RateLimit, Rates};
 use crate::{
     admin, auth, builds, cors, events, health, identity, images, keys, list, nodes, observe,
-    sandboxes, secrets, snapshots, tags, teams, templates, unimplemented, uploads, volumecontent,
-    volumes,
+    sandboxes, secrets, snapshots, sshkeys, tags, teams, templates, unimplemented, uploads,
+    volumecontent, volumes,
 };
 
 /// Settings of the API.
@@ -30,6 +30,8 @@ pub struct ApiConfig {
     /// URL that clients reach the API at, where requests don't show it: without it links
     /// for uploads lead to the host that was asked.
     pub public_url: Option<String>,
+    /// Where the server speaks SSH, if it does.
+    pub ssh: Option<warren_wire::SshServer>,
 }
 
 /// What handlers need.
@@ -42,6 +44,7 @@ pub(crate) struct App {
     pub(crate) public_url: Option<String>,
     /// Whether only the operator can reach it, so that no token is asked for.
     pub(crate) is_local: bool,
+    pub(crate) ssh: Option<warren_wire::SshServer>,
 }
 
 #[derive(Default)]
@@ -104,7 +107,13 @@ impl Table {
         self.last(|operation| operation.tells_secret = true)
     }
 
-    fn built<H, T>(self, method: Method, path: &'static str, access: Access, handler: H) -> Self
+    pub(crate) fn built<H, T>(
+        self,
+        method: Method,
+        path: &'static str,
+        access: Access,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, Arc<App>>,
         T: 'static,
@@ -407,7 +416,7 @@ pub fn operations() -> Vec<Operation> {
 fn of_our_own(table: Table) -> Table {
     const IMAGE: &str = "/templates/{templateID}/image";
     let table = table.built(Method::GET, IMAGE, Access::KeyOrToken, images::export);
-    operation_of_the_server(table)
+    operation_of_the_server(sshkeys::routes(table))
 }
 
 /// Every operation beyond the API that clients know.
@@ -445,6 +454,7 @@ fn serve(table: Table, control: Arc<Control>, config: ApiConfig, is_local: bool)
         admin_token: config.admin_token,
         public_url: config.public_url,
         is_local,
+        ssh: config.ssh,
     });
     let router = if is_local {
         router

@@ -36,7 +36,7 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) http: reqwest::Client,
-    api_url: Url,
+    pub(crate) api_url: Url,
     pub(crate) sandbox_url: Url,
 }
 

@@ -13,7 +13,7 @@ use crate::agent::Agent;
 use crate::error::Error;
 use crate::http::{body, call};
 
-const SERVICE: &str = "filesystem.Filesystem";
+pub(crate) const SERVICE: &str = "filesystem.Filesystem";
 const READ: &str = "read a file";
 /// Largest file that [`Files::read`] takes.
 const READ_LIMIT: usize = 256 << 20;
@@ -33,6 +33,10 @@ impl Files {
     #[must_use]
     pub fn as_user(&self, name: impl Into<String>) -> Self {
         Self::new(self.agent.clone().with_user(Some(name.into())))
+    }
+
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
     }
 
     fn content(&self, method: Method, path: &str) -> RequestBuilder {
@@ -61,7 +65,7 @@ impl Files {
     /// [`Error`]; status 404 if there is none.
     pub async fn download(&self, path: &str) -> Result<Download, Error> {
         let response = call(READ, self.content(Method::GET, path)).await?;
-        Ok(Download { response })
+        Ok(Download::new(response))
     }
 
     /// Writes a file, replacing what was there and making the directories above it.
@@ -174,6 +178,10 @@ pub struct Download {
 }
 
 impl Download {
+    pub(crate) fn new(response: Response) -> Self {
+        Self { response }
+    }
+
     /// Its size, if the agent told it.
     #[must_use]
     pub fn size(&self) -> Option<u64> {

@@ -27,6 +27,7 @@ mod client;
 mod commands;
 mod config;
 mod error;
+mod events;
 mod files;
 mod http;
 mod interpreter;
@@ -34,13 +35,17 @@ mod login;
 mod sandbox;
 mod shell;
 mod snapshots;
+mod ssh;
 mod templates;
 mod terminal;
+mod volumes;
+mod watch;
 
 pub use client::{Client, ListQuery, LogQuery, Page};
 pub use commands::{Command, Commands, Event, Exit, Output, Process};
 pub use config::Config;
 pub use error::Error;
+pub use events::EventQuery;
 pub use files::{Download, Files};
 pub use interpreter::{Execution, ExecutionError, Interpreter};
 pub use login::{Login, OAuth, Tokens};
@@ -49,11 +54,14 @@ pub use shell::{join_words, quote};
 pub use snapshots::{Snapshot, SnapshotQuery};
 pub use templates::{BuildOptions, CopyOptions, SourceLanguage, Template};
 pub use terminal::{Terminal, TerminalSize};
+pub use volumes::Volume;
 pub use warren_connect::Code;
 pub use warren_connect::filesystem::{EntryInfo, FileType};
 pub use warren_connect::process::ProcessInfo;
 pub use warren_types::LogLevel;
 pub use warren_wire::{
     AutoResume, BuildLogEntry, ImageRegistry, ListedSandbox, LogRecord, NewSandbox, SandboxDetail,
-    SandboxMetric, State, Team, Template as TemplateInfo, TemplateBuildRequested,
+    SandboxEvent, SandboxMetric, SshKey, SshServer, State, Team, Template as TemplateInfo,
+    TemplateBuildRequested, Volume as VolumeInfo, VolumeEntryStat, VolumeEntryType, VolumeMount,
 };
+pub use watch::{Change, FileEvent, Watch};

@@ -36,6 +36,7 @@ mod reconcile;
 mod sandbox;
 mod secrets;
 mod snapshots;
+mod sshkeys;
 mod teams;
 mod templates;
 mod users;
@@ -78,6 +79,7 @@ pub use reconcile::Reconciled;
 pub use sandbox::Sandbox;
 pub use secrets::{LocalKey, SealError, Sealer, SecretsError};
 pub use snapshots::{Snapshot, SnapshotQuery};
+pub use sshkeys::SshKeyError;
 pub use teams::{NewTeam, Swept, TeamView, TeamsError};
 pub use templates::BuildSpec;
 pub use users::{UserView, UsersError};
@@ -87,9 +89,9 @@ pub use warren_cluster::{DiskFacts, HostFacts, HugePages, NodeError};
 pub use warren_store::{
     AccessTokenRecord, Actor, AliasRecord, ApiKeyRecord, AttemptRecord, AuditRecord, BuildRecord,
     BuildStatus, By, DeleteTemplateError, DeliveryRecord, DeliveryState, EventRecord, Member,
-    Membership, MountRecord, NewAudit, RequestBuildError, SandboxRecord, SecretRecord, StoreError,
-    StoredAnswer, TagRecord, TeamChange, TeamHoldings, TeamRecord, TemplateRecord, TemplateSummary,
-    UserRecord, VolumeRecord, WebhookRecord,
+    Membership, MountRecord, NewAudit, RequestBuildError, SandboxRecord, SecretRecord,
+    SshKeyRecord, StoreError, StoredAnswer, TagRecord, TeamChange, TeamHoldings, TeamRecord,
+    TemplateRecord, TemplateSummary, UserRecord, VolumeRecord, WebhookRecord,
 };
 pub use warren_template::build::{RegistryCredentials, Step};
 pub use warren_volume::{

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use warren_types::{NetworkPolicy, Resources, SandboxId};
 
 use crate::{AdoptError, RuntimeError};
@@ -163,6 +163,15 @@ pub trait Dial: Debug + Send + Sync {
         &self,
         port: u16,
     ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>>;
+
+    /// Listens on a port inside, on loopback or on all addresses of IPv4; port 0 has one
+    /// chosen. Whoever holds the listener must let go of it when the run ends: it keeps the
+    /// network in being. `AddrInUse` and `NotFound` as usual.
+    fn listen(
+        &self,
+        port: u16,
+        is_loopback: bool,
+    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<TcpListener>> + Send + '_>>;
 }
 
 /// Makes sandboxes.

@@ -541,6 +541,14 @@ impl Dial for FakeDial {
             TcpStream::connect(self.0.address).await
         })
     }
+
+    fn listen(
+        &self,
+        port: u16,
+        _is_loopback: bool,
+    ) -> Pin<Box<dyn Future<Output = io::Result<TcpListener>> + Send + '_>> {
+        Box::pin(async move { TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await })
+    }
 }
 
 impl Sandbox for FakeSandbox {

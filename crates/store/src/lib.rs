@@ -19,6 +19,7 @@ mod pool;
 mod sandboxes;
 mod secrets;
 mod snapshots;
+mod sshkeys;
 mod teams;
 mod templates;
 mod time;
@@ -39,6 +40,7 @@ pub use pool::Store;
 pub use sandboxes::{LiveSandbox, PauseRecord, SandboxRecord};
 pub use secrets::SecretRecord;
 pub use snapshots::{NewSnapshot, RecordSnapshotError, SnapshotRecord};
+pub use sshkeys::{SshKeyInsert, SshKeyRecord};
 pub use teams::{TeamChange, TeamHoldings, TeamRecord};
 pub use templates::{
     AliasRecord, BuildContent, BuildOutcome, BuildReason, BuildRecord, BuildRegistration,

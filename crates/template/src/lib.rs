@@ -8,6 +8,7 @@
 mod agent;
 pub mod base;
 pub mod build;
+pub mod bundle;
 pub mod interpreter;
 mod layers;
 mod merge;

@@ -199,6 +199,10 @@ uuid_id!(
     DeliveryId
 );
 uuid_id!(
+    /// A public key of SSH clients.
+    SshKeyId
+);
+uuid_id!(
     /// A person: the owner of access tokens, member of teams.
     UserId
 );

@@ -15,7 +15,7 @@ mod team;
 pub use event::{EventKind, SandboxEnd, UnknownEvent};
 pub use id::{
     AccessTokenId, ApiKeyId, AuditId, BuildId, DeliveryId, EventId, IdError, RunId, SandboxId,
-    TeamId, TemplateId, UserId, VolumeId, WebhookId,
+    SshKeyId, TeamId, TemplateId, UserId, VolumeId, WebhookId,
 };
 pub use network::{
     EgressProxy, EgressProxyTls, EgressRules, Ipv4Net, NetworkConfig, NetworkPolicy, NotANet,

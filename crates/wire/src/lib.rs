@@ -10,6 +10,7 @@ mod node;
 mod observe;
 mod sandbox;
 mod secret;
+mod sshkey;
 mod team;
 mod template;
 mod volume;
@@ -39,6 +40,7 @@ pub use sandbox::{
     State, Timeout, VolumeMount,
 };
 pub use secret::{NewSecret, SecretInfo, SecretUpdate};
+pub use sshkey::{NewSshKey, SshKey, SshServer};
 pub use team::{
     AccessToken, AdminTeam, AdminTeamChange, AdminUser, AuditEntry, CreatedAccessToken,
     CreatedTeamApiKey, ExplainedEvent, Explanation, KilledSandboxes, Mask, NewApiKey, NewMember,

@@ -46,6 +46,7 @@ impl Server {
         ));
         let child = Command::new(program)
             .args(["up", "--end-sandboxes", "--listen", &address.to_string()])
+            .args(["--ssh-listen", "127.0.0.1:0"])
             .args(["--templates", "code-interpreter-v1", "--wait-templates"])
             .arg("--data-dir")
             .arg(scratch.join("data"))

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::AddressFamily;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::net::Network;
 use crate::Dial;
@@ -84,5 +84,23 @@ impl NsDial {
 impl Dial for NsDial {
     fn dial(&self, port: u16) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>> {
         Box::pin(self.connect(port))
+    }
+
+    fn listen(
+        &self,
+        port: u16,
+        is_loopback: bool,
+    ) -> Pin<Box<dyn Future<Output = io::Result<TcpListener>> + Send + '_>> {
+        Box::pin(async move {
+            let address = if is_loopback {
+                Ipv4Addr::LOCALHOST
+            } else {
+                Ipv4Addr::UNSPECIFIED
+            };
+            let inside = self.door.netns()?;
+            let address = SocketAddr::new(address.into(), port);
+            let listener = self.network.tcp_listener(inside, address).await?;
+            TcpListener::from_std(listener)
+        })
     }
 }

@@ -255,6 +255,20 @@ impl Network {
         self.visitor.run(move |()| visit(&inside, make)).await
     }
 
+    /// Binds a non-blocking TCP listener inside a network namespace.
+    pub(crate) async fn tcp_listener(
+        &self,
+        inside: Arc<OwnedFd>,
+        address: SocketAddr,
+    ) -> io::Result<TcpListener> {
+        let bind = move || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        self.visitor.run(move |()| visit(&inside, bind)).await
+    }
+
     /// Binds a UDP socket in the router.
     pub(crate) fn bind_udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         let netns = Arc::clone(&self.netns);

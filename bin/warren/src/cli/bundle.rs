@@ -1,0 +1,88 @@
+//! Bundles, and the end of an installation.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `warren bundle`
+#[derive(Debug, Args)]
+pub(crate) struct Bundle {
+    #[command(subcommand)]
+    pub(crate) command: BundleCommand,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Places {
+    /// Data directory of the server.
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+
+    /// Directory of layers [default: layers/ in the data directory].
+    #[arg(long, env = "WARREN_LAYERS_DIR", value_name = "DIR")]
+    pub(crate) layers_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Pack this program, layers of templates and CRIU into one file.
+    Create {
+        /// The file.
+        file: PathBuf,
+
+        /// Templates to pack: `base`, and those of the code interpreter. The server must
+        /// have made them.
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "base",
+            value_name = "NAMES"
+        )]
+        templates: Vec<String>,
+
+        #[command(flatten)]
+        places: Places,
+    },
+    /// Install what a bundle holds. `tar -xf FILE warren` gets the program to do it with.
+    Install {
+        /// The file.
+        file: PathBuf,
+
+        /// Directory that the program is put into; a server that runs goes on until it is
+        /// restarted.
+        #[arg(long, default_value = "/usr/local/bin", value_name = "DIR")]
+        bin_dir: PathBuf,
+
+        /// Leave the program where it is.
+        #[arg(long, conflicts_with = "bin_dir")]
+        no_program: bool,
+
+        #[command(flatten)]
+        places: Places,
+    },
+}
+
+/// `warren uninstall`
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// Data directory of the server.
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+
+    /// End the sandboxes and give back what they hold, but keep the data directory.
+    #[arg(long)]
+    pub(crate) keep_data: bool,
+
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
