@@ -7,6 +7,7 @@
 mod base;
 mod ci;
 mod deps;
+mod docs;
 mod e2e;
 mod host;
 mod package;
@@ -47,6 +48,8 @@ enum Chore {
     CheckDeps,
     /// Build a static program and pack it as a tarball and as a Debian package.
     Package(package::Args),
+    /// Write the reference pages of the documentation from the code.
+    DocsReference,
     /// Make the base template in the shared cache and print where it is.
     BaseLayer,
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Chore::Ci => ci::ci(),
         Chore::CheckDeps => deps::check(),
         Chore::Package(args) => package::package(&args),
+        Chore::DocsReference => docs::write_reference(),
         Chore::BaseLayer => base::print(),
     };
     match result {

@@ -22,6 +22,8 @@ mod manual;
 mod mcp;
 mod operator;
 mod print;
+#[cfg(test)]
+mod reference;
 mod sandbox;
 mod sshclient;
 mod sshserve;

@@ -32,6 +32,7 @@ mod paging;
 mod pause;
 mod pressure;
 mod quota;
+mod recent;
 mod reconcile;
 mod sandbox;
 mod secrets;

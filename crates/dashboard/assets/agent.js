@@ -96,3 +96,29 @@ export async function upload(path, file) {
   });
   if (!answer.ok) throw await refusal(answer);
 }
+
+export function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+export function told(error) {
+  return element("p", { className: "alert", role: "alert", textContent: error.message });
+}
+
+// Where a port of the sandbox is reached by a browser.
+export function address(number) {
+  return `${location.protocol}//${number}-${sandbox}.${domain || location.host}/`;
+}
+
+// Runs a command to its end and gives what it printed.
+export async function run(cmd, ...args) {
+  const stop = new AbortController();
+  let out = "";
+  const start = { process: { cmd, args } };
+  for await (const { event } of stream("process.Process/Start", start, stop.signal)) {
+    if (event?.data?.stdout) out += atob(event.data.stdout);
+  }
+  return out;
+}

@@ -26,34 +26,65 @@ function every(milliseconds, work) {
   setInterval(round, milliseconds);
 }
 
-// An element that is fetched by itself.
+// Replaces what an element holds, and keeps what the visitor does with it: the focus, and
+// where a log is scrolled to. Nothing is touched while they select text in it.
+function renew(part, html) {
+  if (part.innerHTML === html) return;
+  const selected = getSelection();
+  if (selected && !selected.isCollapsed && part.contains(selected.anchorNode)) return;
+  const focus = part.contains(document.activeElement) ? position(part, document.activeElement) : -1;
+  const before = part.querySelector("pre");
+  const atEnd = !before || before.scrollTop + before.clientHeight >= before.scrollHeight - 4;
+  const kept = before ? before.scrollTop : 0;
+  const aside = part.querySelector(".scroll")?.scrollLeft;
+  part.innerHTML = html;
+  const after = part.querySelector("pre");
+  if (after) after.scrollTop = atEnd && "tail" in part.dataset ? after.scrollHeight : kept;
+  const scroll = part.querySelector(".scroll");
+  if (scroll && aside) scroll.scrollLeft = aside;
+  if (focus >= 0) focusable(part)[focus]?.focus({ preventScroll: true });
+}
+
+function focusable(part) {
+  return [...part.querySelectorAll("a, button, input, select, [tabindex]")];
+}
+
+function position(part, element) {
+  return focusable(part).indexOf(element);
+}
+
+// An element that is fetched by itself. A form with `data-for` its id says what of it.
 for (const part of document.querySelectorAll("[data-part]")) {
+  const choice = document.querySelector(`form[data-for="${part.id}"]`);
   let gone = false;
-  every(Number(part.dataset.every), async () => {
+  const round = async () => {
     if (gone) return;
-    const answer = await text(part.dataset.part);
+    const query = choice ? "?" + new URLSearchParams(new FormData(choice)) : "";
+    const answer = await text(part.dataset.part + query);
     if (answer.status === 404) {
       gone = true;
       part.innerHTML = '<p class="alert" role="status">This sandbox has ended.</p>';
     } else if (answer.ok) {
-      const before = part.querySelector("pre");
-      const atEnd = !before || before.scrollTop + before.clientHeight >= before.scrollHeight - 4;
-      const kept = before ? before.scrollTop : 0;
-      part.innerHTML = answer.text;
-      const after = part.querySelector("pre");
-      if (after && "tail" in part.dataset) after.scrollTop = atEnd ? after.scrollHeight : kept;
+      renew(part, answer.text);
     }
-  });
+  };
+  every(Number(part.dataset.every), round);
+  choice?.addEventListener("input", () => round().catch(() => {}));
+  choice?.addEventListener("submit", (event) => event.preventDefault());
 }
 
 // An element that is cut out of the page it stands on.
 for (const piece of document.querySelectorAll("[data-refresh]")) {
   every(Number(piece.dataset.refresh), async () => {
+    if (!("refresh" in piece.dataset)) return;
     const answer = await text(location.href);
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(answer.text, "text/html");
     const fresh = page.getElementById(piece.id);
-    if (fresh && fresh.innerHTML !== piece.innerHTML) piece.innerHTML = fresh.innerHTML;
+    if (!fresh) return;
+    renew(piece, fresh.innerHTML);
+    // What has come to its end is not asked for any more.
+    if (!("refresh" in fresh.dataset)) delete piece.dataset.refresh;
   });
 }
 
@@ -62,13 +93,7 @@ document.addEventListener("submit", (event) => {
   if (question && !confirm(question)) event.preventDefault();
 });
 
-const port = document.getElementById("port");
-if (port) {
-  const { sandbox, domain } = document.getElementById("agent").dataset;
-  port.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const number = new FormData(port).get("port");
-    const host = domain || location.host;
-    open(`${location.protocol}//${number}-${sandbox}.${host}/`, "_blank", "noopener");
-  });
+for (const link of document.querySelectorAll("[data-back]")) {
+  if (!document.referrer.startsWith(location.origin)) continue;
+  link.href = document.referrer;
 }

@@ -1,15 +1,9 @@
-// Browses, fetches and stores files, and lists processes.
-import { call, download, upload } from "./agent.js";
+// Browses, fetches, stores and removes files.
+import { call, download, element, told, upload } from "./agent.js";
 
 const PREVIEW = 256 * 1024;
+const LARGEST = 32 * 1024 * 1024;
 const place = document.getElementById("files");
-const processes = document.getElementById("processes");
-
-function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
 
 function size(bytes) {
   const units = ["B", "KiB", "MiB", "GiB"];
@@ -21,10 +15,6 @@ function size(bytes) {
   return `${bytes.toFixed(unit ? 1 : 0)} ${units[unit]}`;
 }
 
-function told(error) {
-  return element("p", { className: "alert", role: "alert", textContent: error.message });
-}
-
 function save(blob, name) {
   const url = URL.createObjectURL(blob);
   element("a", { href: url, download: name }).click();
@@ -32,6 +22,9 @@ function save(blob, name) {
 }
 
 async function preview(entry) {
+  if (Number(entry.size || 0) > LARGEST) {
+    return element("p", { className: "hint", textContent: "Too large to be shown; download it." });
+  }
   const blob = await download(entry.path);
   if (/\.(png|jpe?g|gif|webp|svg)$/i.test(entry.name)) {
     const type = /svg$/i.test(entry.name) ? "image/svg+xml" : "";
@@ -41,6 +34,10 @@ async function preview(entry) {
   const text = await blob.slice(0, PREVIEW).text();
   const cut = blob.size > PREVIEW ? "\n… (cut; download the file for the rest)" : "";
   return element("pre", { textContent: text + cut, tabIndex: 0 });
+}
+
+function parent(path) {
+  return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
 function crumbs(path) {
@@ -56,16 +53,27 @@ function crumbs(path) {
 }
 
 function uploader(path) {
-  const input = element("input", { type: "file", multiple: true, ariaLabel: "Files to upload" });
+  const input = element("input", { type: "file", multiple: true });
   input.addEventListener("change", async () => {
     try {
       for (const file of input.files) await upload(`${path}/${file.name}`, file);
-      await show(path);
+      await show(path || "/");
     } catch (error) {
       place.append(told(error));
     }
   });
-  return element("p", {}, element("label", {}, "Upload here ", input));
+  const name = element("input", { size: 14, required: true, placeholder: "folder", ariaLabel: "Name of the new folder" });
+  const make = element("form", { className: "inline" }, name, " ", element("button", { textContent: "New folder" }));
+  make.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      await call("filesystem.Filesystem/MakeDir", { path: `${path}/${name.value}` });
+      await show(path || "/");
+    } catch (error) {
+      place.append(told(error));
+    }
+  });
+  return element("div", { className: "actions" }, element("label", {}, "Upload here ", input), make);
 }
 
 function row(entry, shown) {
@@ -93,8 +101,23 @@ function row(entry, shown) {
         shown.replaceChildren(told(error));
       }
     };
-    actions.append(element("button", { type: "button", textContent: "Download", onclick: fetchIt }));
+    actions.append(
+      element("button", { type: "button", textContent: "Download", ariaLabel: `Download ${entry.name}`, onclick: fetchIt }),
+      " ",
+    );
   }
+  const remove = async () => {
+    if (!confirm(`Delete ${entry.path}${isDirectory ? " and all that is in it" : ""}?`)) return;
+    try {
+      await call("filesystem.Filesystem/Remove", { path: entry.path });
+      await show(parent(entry.path));
+    } catch (error) {
+      shown.replaceChildren(told(error));
+    }
+  };
+  actions.append(
+    element("button", { type: "button", className: "danger", textContent: "Delete", ariaLabel: `Delete ${entry.name}`, onclick: remove }),
+  );
   const cell = (textContent) => element("td", { textContent });
   return element(
     "tr",
@@ -113,7 +136,7 @@ async function show(path) {
     entries.sort((a, b) => (b.type || "").localeCompare(a.type || "") * -1 || a.name.localeCompare(b.name));
     const shown = element("div", { ariaLive: "polite" });
     const body = element("tbody", {}, ...entries.map((entry) => row(entry, shown)));
-    const head = ["Name", "Size", "Permissions", "Owner", ""].map((textContent) =>
+    const head = ["Name", "Size", "Permissions", "Owner", "What to do"].map((textContent) =>
       element("th", { scope: "col", textContent }),
     );
     const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), body);
@@ -124,28 +147,4 @@ async function show(path) {
   }
 }
 
-async function list() {
-  try {
-    const { processes: all = [] } = await call("process.Process/List", {});
-    if (!all.length) {
-      processes.replaceChildren(element("p", { className: "hint", textContent: "None started by a client." }));
-      return;
-    }
-    const rows = all.map(({ pid, config }) =>
-      element(
-        "tr",
-        {},
-        element("td", { className: "id", textContent: pid }),
-        element("td", { className: "id", textContent: [config.cmd, ...(config.args || [])].join(" ") }),
-      ),
-    );
-    const table = element("table", {}, element("tbody", {}, ...rows));
-    processes.replaceChildren(element("div", { className: "scroll" }, table));
-  } catch (error) {
-    processes.replaceChildren(told(error));
-  }
-}
-
 show("/home/user");
-list();
-setInterval(() => document.hidden || list(), 3000);

@@ -23,6 +23,7 @@ const ASSETS: &[(&str, &str, &[u8])] = &[
     asset!("app.js", SCRIPT),
     asset!("agent.js", SCRIPT),
     asset!("files.js", SCRIPT),
+    asset!("processes.js", SCRIPT),
     asset!("terminal.js", SCRIPT),
     asset!("xterm.css", STYLE),
     asset!("xterm.js", SCRIPT),

@@ -1,10 +1,13 @@
 //! Failures as pages.
 
+use std::error::Error;
+
 use askama::Template;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::StatusCode;
 use warren_control::{
-    AuthError, ListError, ObserveError, SandboxError, TemplateError, TimeoutError,
+    AuthError, BuildStatusError, CreateError, ManageError, PauseError, SandboxError, SnapshotError,
+    TemplateError, VolumesError, WebhookError,
 };
 use warren_service::Chain;
 
@@ -25,12 +28,21 @@ pub(crate) enum PageError {
     /// No such thing, or another team's.
     #[error("{0} not found")]
     NotFound(String),
-    /// The request is not one that a page makes.
+    /// The request is not one that can be met.
     #[error("{0}")]
     Refused(String),
+    /// The server failed at something.
+    #[error("{what}")]
+    Failed {
+        /// At what.
+        what: String,
+        /// The cause.
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
     /// The server failed.
     #[error("the page can't be shown")]
-    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Internal(#[source] Box<dyn Error + Send + Sync>),
 }
 
 #[derive(Template)]
@@ -57,7 +69,7 @@ impl IntoResponse for PageError {
             Self::Forged => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
-            Self::Internal(_) => {
+            Self::Failed { .. } | Self::Internal(_) => {
                 tracing::error!(error = %Chain(&self), "a page failed");
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -73,6 +85,35 @@ impl IntoResponse for PageError {
     }
 }
 
+/// What a use case refused is told in its words. One that has a cause is a failure of the
+/// server.
+pub(crate) fn refused<E: Error + Send + Sync + 'static>(error: E) -> PageError {
+    if error.source().is_none() {
+        return PageError::Refused(error.to_string());
+    }
+    PageError::Failed {
+        what: error.to_string(),
+        cause: Box::new(error),
+    }
+}
+
+macro_rules! refusals {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for PageError {
+            fn from(error: $error) -> Self {
+                refused(error)
+            }
+        })+
+    };
+}
+
+refusals!(
+    warren_control::TimeoutError,
+    warren_control::ListError,
+    warren_control::ForkError,
+    warren_control::StoreError,
+);
+
 impl From<askama::Error> for PageError {
     fn from(error: askama::Error) -> Self {
         Self::Internal(Box::new(error))
@@ -85,32 +126,99 @@ impl From<SandboxError> for PageError {
             SandboxError::NotFound(id) | SandboxError::Ended { id, .. } => {
                 Self::NotFound(format!("sandbox {id}"))
             }
-            other => Self::Internal(Box::new(other)),
+            other => refused(other),
         }
     }
 }
 
-impl From<TimeoutError> for PageError {
-    fn from(error: TimeoutError) -> Self {
-        Self::Refused(error.to_string())
+impl From<PauseError> for PageError {
+    fn from(error: PauseError) -> Self {
+        match error {
+            PauseError::Sandbox(error) => error.into(),
+            other => refused(other),
+        }
     }
 }
 
-impl From<ListError> for PageError {
-    fn from(error: ListError) -> Self {
-        Self::Refused(error.to_string())
+impl From<warren_control::ObserveError> for PageError {
+    fn from(error: warren_control::ObserveError) -> Self {
+        match error {
+            warren_control::ObserveError::NotFound(id) => Self::NotFound(format!("sandbox {id}")),
+            other => refused(other),
+        }
     }
 }
 
-impl From<ObserveError> for PageError {
-    fn from(error: ObserveError) -> Self {
-        Self::NotFound(error.to_string())
+impl From<SnapshotError> for PageError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            error @ SnapshotError::Name(_) => Self::Refused(error.to_string()),
+            SnapshotError::Sandbox(error) => error.into(),
+            other => refused(other),
+        }
+    }
+}
+
+impl From<CreateError> for PageError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Template(error) => error.into(),
+            other => refused(other),
+        }
     }
 }
 
 impl From<TemplateError> for PageError {
     fn from(error: TemplateError) -> Self {
-        Self::NotFound(error.to_string())
+        match error {
+            TemplateError::NoSuchId(id) | TemplateError::Foreign(id) => {
+                Self::NotFound(format!("template {id}"))
+            }
+            error @ TemplateError::Store(_) => refused(error),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<ManageError> for PageError {
+    fn from(error: ManageError) -> Self {
+        match error {
+            ManageError::NotFound(name) | ManageError::Foreign(name) => {
+                Self::NotFound(format!("template {name}"))
+            }
+            error @ ManageError::Reference(_) => Self::Refused(error.to_string()),
+            other => refused(other),
+        }
+    }
+}
+
+impl From<BuildStatusError> for PageError {
+    fn from(error: BuildStatusError) -> Self {
+        match error {
+            BuildStatusError::Id | BuildStatusError::Unknown(_) | BuildStatusError::Foreign(_) => {
+                Self::NotFound("build".to_owned())
+            }
+            other => refused(other),
+        }
+    }
+}
+
+impl From<VolumesError> for PageError {
+    fn from(error: VolumesError) -> Self {
+        match error {
+            VolumesError::NotFound => Self::NotFound("volume".to_owned()),
+            other => refused(other),
+        }
+    }
+}
+
+impl From<WebhookError> for PageError {
+    fn from(error: WebhookError) -> Self {
+        match error {
+            WebhookError::NotFound => Self::NotFound("webhook".to_owned()),
+            error @ WebhookError::Store(_) => refused(error),
+            other => Self::Refused(other.to_string()),
+        }
     }
 }
 
@@ -118,7 +226,7 @@ impl From<AuthError> for PageError {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Store(source) => Self::Internal(Box::new(source)),
-            _ => Self::SignedOut { then: None },
+            other => refused(other),
         }
     }
 }

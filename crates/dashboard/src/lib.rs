@@ -6,13 +6,18 @@
 //! the browser and the sandbox's own agent: the page of a sandbox knows the agent's token,
 //! the server's pages never see what is typed.
 
+mod actions;
 mod assets;
 mod error;
+mod events;
 mod login;
 mod pages;
 mod sandbox;
 mod session;
+mod templates;
+mod usage;
 mod view;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -38,7 +43,10 @@ pub fn router(control: Arc<Control>) -> Router {
     });
     Router::new()
         .route("/", get(pages::root))
-        .route("/dashboard", get(pages::sandboxes))
+        .route("/dashboard/assets/{name}", get(assets::get))
+        .merge(sandbox_routes())
+        .merge(kept_routes())
+        .merge(team_routes())
         .route(
             "/dashboard/sign-in",
             get(login::sign_in).post(login::signed_in),
@@ -51,17 +59,70 @@ pub fn router(control: Arc<Control>) -> Router {
         )
         .route("/dashboard/oauth/token", post(login::token))
         .route("/dashboard/oauth/revoke", post(login::revoke))
-        .route("/dashboard/templates", get(pages::templates))
-        .route("/dashboard/templates/{id}", get(pages::template))
-        .route("/dashboard/usage", get(pages::usage))
-        .route("/dashboard/sandboxes/{id}", get(sandbox::page))
-        .route("/dashboard/sandboxes/{id}/facts", get(sandbox::facts))
-        .route("/dashboard/sandboxes/{id}/metrics", get(sandbox::metrics))
-        .route("/dashboard/sandboxes/{id}/logs", get(sandbox::logs))
-        .route("/dashboard/sandboxes/{id}/kill", post(sandbox::kill))
-        .route("/dashboard/sandboxes/{id}/extend", post(sandbox::extend))
-        .route("/dashboard/assets/{name}", get(assets::get))
         .layer(middleware::from_fn(session::guard_origin))
         .layer(middleware::from_fn(assets::harden))
         .with_state(app)
+}
+
+/// Sandboxes.
+fn sandbox_routes() -> Router<Arc<App>> {
+    const ONE: &str = "/dashboard/sandboxes/{id}";
+    let below = |part: &str| format!("{ONE}/{part}");
+    Router::new()
+        .route("/dashboard", get(pages::sandboxes))
+        .route("/dashboard/sandboxes", post(pages::create))
+        .route(ONE, get(sandbox::page))
+        .route(&below("facts"), get(sandbox::facts))
+        .route(&below("metrics"), get(sandbox::metrics))
+        .route(&below("logs"), get(sandbox::logs))
+        .route(&below("events"), get(sandbox::events))
+        .route(&below("kill"), post(actions::kill))
+        .route(&below("extend"), post(actions::extend))
+        .route(&below("pause"), post(actions::pause))
+        .route(&below("resume"), post(actions::resume))
+        .route(&below("snapshot"), post(actions::snapshot))
+        .route(&below("fork"), post(actions::fork))
+}
+
+/// What outlives sandboxes: templates, snapshots, volumes.
+fn kept_routes() -> Router<Arc<App>> {
+    const TEMPLATE: &str = "/dashboard/templates/{id}";
+    const VOLUME: &str = "/dashboard/volumes/{id}";
+    Router::new()
+        .route("/dashboard/templates", get(templates::list))
+        .route(TEMPLATE, get(templates::page))
+        .route(&format!("{TEMPLATE}/publish"), post(templates::publish))
+        .route(&format!("{TEMPLATE}/delete"), post(templates::delete))
+        .route(
+            &format!("{TEMPLATE}/builds/{{build}}"),
+            get(templates::build_page),
+        )
+        .route("/dashboard/snapshots", get(templates::snapshots))
+        .route(
+            "/dashboard/snapshots/delete",
+            post(templates::snapshot_delete),
+        )
+        .route(
+            "/dashboard/volumes",
+            get(volumes::list).post(volumes::create),
+        )
+        .route(VOLUME, get(volumes::browse))
+        .route(&format!("{VOLUME}/file"), get(volumes::preview))
+        .route(&format!("{VOLUME}/download"), get(volumes::download))
+        .route(&format!("{VOLUME}/delete"), post(volumes::delete))
+}
+
+/// What concerns the team as a whole.
+fn team_routes() -> Router<Arc<App>> {
+    const WEBHOOK: &str = "/dashboard/webhooks/{id}";
+    Router::new()
+        .route("/dashboard/events", get(events::list))
+        .route(
+            "/dashboard/webhooks",
+            get(events::webhooks).post(events::create),
+        )
+        .route(WEBHOOK, get(events::webhook))
+        .route(&format!("{WEBHOOK}/switch"), post(events::switch))
+        .route(&format!("{WEBHOOK}/delete"), post(events::delete))
+        .route("/dashboard/usage", get(usage::usage))
 }

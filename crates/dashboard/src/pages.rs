@@ -1,28 +1,51 @@
-//! Lists and usage.
+//! What all pages share, and the list of sandboxes.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
-use warren_control::{ListQuery, TimeRange};
+use warren_control::{ListQuery, NewSandbox};
 
 use crate::App;
 use crate::error::PageError;
-use crate::session::{Frame, SignedIn};
-use crate::view::{BuildRow, Chart, SandboxRow, TemplateRow};
+use crate::session::{Frame, Posted, SignedIn};
+use crate::view::SandboxRow;
 
 pub(crate) type Answer = Result<Response, PageError>;
 
 /// Sandboxes and templates of one page.
-const PAGE: i64 = 50;
+pub(crate) const PAGE: i64 = 50;
+/// What the small charts of the list show.
+const SPARKLINES: Duration = Duration::from_secs(300);
 
 /// Renders a page.
 pub(crate) fn html(page: &impl Template) -> Answer {
     Ok(Html(page.render()?).into_response())
 }
+
+/// Leads back to a page after a change.
+pub(crate) fn back_to(path: &str) -> Answer {
+    Ok(Redirect::to(path).into_response())
+}
+
+/// Runs a change to its end, even if the browser goes away meanwhile.
+pub(crate) async fn detached<F>(app: &App, work: F) -> Result<F::Output, PageError>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let done = app.control.tasks().spawn(work).await;
+    done.map_err(|error| PageError::Internal(Box::new(error)))
+}
+
+/// A form without fields.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Nothing {}
 
 pub(crate) async fn root() -> Redirect {
     Redirect::temporary("/dashboard")
@@ -30,8 +53,10 @@ pub(crate) async fn root() -> Redirect {
 
 #[derive(Deserialize)]
 pub(crate) struct Paging {
-    after: Option<String>,
+    pub(crate) after: Option<String>,
     state: Option<String>,
+    #[serde(default)]
+    label: String,
 }
 
 #[derive(Template)]
@@ -39,23 +64,29 @@ pub(crate) struct Paging {
 struct SandboxesPage {
     frame: Option<Frame>,
     state: String,
+    label: String,
     sandboxes: Vec<SandboxRow>,
     next: Option<String>,
+    is_first: bool,
     running: usize,
     limit: u32,
 }
 
+/// `GET /dashboard`
 pub(crate) async fn sandboxes(
     State(app): State<Arc<App>>,
     visitor: SignedIn,
     Query(paging): Query<Paging>,
 ) -> Answer {
     let state = paging.state.unwrap_or_default();
+    let cursor = paging.after.filter(|after| !after.is_empty());
+    let is_first = cursor.is_none();
     let query = ListQuery {
         running: state != "paused",
         paused: state != "running",
+        metadata: label_query(&paging.label)?,
         limit: Some(PAGE),
-        cursor: paging.after.filter(|after| !after.is_empty()),
+        cursor,
         ..ListQuery::default()
     };
     let page = app.control.list(&visitor.caller, query).await?;
@@ -64,106 +95,81 @@ pub(crate) async fn sandboxes(
         .iter()
         .map(|one| one.record.id.clone())
         .collect();
-    let newest = app.control.metrics_latest(&visitor.caller, &ids).await?;
+    let figures = app
+        .control
+        .metrics_recent(&visitor.caller, &ids, SPARKLINES)
+        .await?;
     let now = Timestamp::now();
     html(&SandboxesPage {
         frame: visitor.frame("sandboxes"),
         state,
+        label: paging.label,
         sandboxes: page
             .sandboxes
             .iter()
-            .map(|one| SandboxRow::new(one, newest.get(&one.record.id), now))
+            .map(|one| {
+                let figures = figures.get(&one.record.id).map(Vec::as_slice);
+                SandboxRow::new(one, figures.unwrap_or_default(), now)
+            })
             .collect(),
         next: page.next,
+        is_first,
         running: page.total_running.unwrap_or(0),
         limit: visitor.caller.team.max_sandboxes,
     })
 }
 
-#[derive(Template)]
-#[template(path = "templates.html")]
-struct TemplatesPage {
-    frame: Option<Frame>,
-    templates: Vec<TemplateRow>,
-    next: Option<String>,
+/// `name=value` as a filter of labels.
+fn label_query(text: &str) -> Result<Option<String>, PageError> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| PageError::Refused("a label is written NAME=VALUE".to_owned()))?;
+    // The filter is that of the API, where names and values are encoded, and then the whole.
+    let internal = |error| PageError::Internal(Box::new(error));
+    let pair = serde_urlencoded::to_string([(name.trim(), value.trim())]).map_err(internal)?;
+    let whole = serde_urlencoded::to_string([("", pair)]).map_err(internal)?;
+    Ok(whole.strip_prefix('=').map(str::to_owned))
 }
 
-pub(crate) async fn templates(
+#[derive(Deserialize)]
+pub(crate) struct Creation {
+    template: String,
+    seconds: i64,
+}
+
+/// `POST /dashboard/sandboxes`
+pub(crate) async fn create(
     State(app): State<Arc<App>>,
-    visitor: SignedIn,
-    Query(paging): Query<Paging>,
+    Posted(visitor, creation): Posted<Creation>,
 ) -> Answer {
-    let cursor = paging.after.filter(|after| !after.is_empty());
-    let (templates, next) = app
-        .control
-        .template_page(&visitor.caller, None, Some(PAGE), cursor.as_deref())
-        .await?;
-    html(&TemplatesPage {
-        frame: visitor.frame("templates"),
-        templates: templates.iter().map(TemplateRow::new).collect(),
-        next,
-    })
+    let control = Arc::clone(&app.control);
+    let work = async move {
+        let new = NewSandbox {
+            template: creation.template.trim().to_owned(),
+            timeout_s: creation.seconds,
+            secure: true,
+            ..NewSandbox::default()
+        };
+        control.create(&visitor.caller, new).await
+    };
+    let made = detached(&app, work).await??;
+    back_to(&format!("/dashboard/sandboxes/{}", made.record.id))
 }
 
-#[derive(Template)]
-#[template(path = "template.html")]
-struct TemplatePage {
-    frame: Option<Frame>,
-    template: TemplateRow,
-    builds: Vec<BuildRow>,
-}
+#[cfg(test)]
+mod tests {
+    use super::label_query;
 
-pub(crate) async fn template(
-    State(app): State<Arc<App>>,
-    visitor: SignedIn,
-    Path(id): Path<String>,
-) -> Answer {
-    let (summary, builds, _) = app
-        .control
-        .template_builds(&visitor.caller, &id, Some(PAGE), None)
-        .await?;
-    html(&TemplatePage {
-        frame: visitor.frame("templates"),
-        template: TemplateRow::new(&summary),
-        builds: builds.iter().map(BuildRow::new).collect(),
-    })
-}
-
-#[derive(Template)]
-#[template(path = "usage.html")]
-struct UsagePage {
-    frame: Option<Frame>,
-    charts: Vec<Chart>,
-    keys: Vec<(String, String, String)>,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "charts have few pixels")]
-pub(crate) async fn usage(State(app): State<Arc<App>>, visitor: SignedIn) -> Answer {
-    let team = visitor.caller.team.id.to_string();
-    let range = TimeRange::default();
-    let points = app
-        .control
-        .team_metrics(&visitor.caller, &team, range)
-        .await?;
-    let concurrent: Vec<f64> = points.iter().map(|point| point.concurrent as f64).collect();
-    let starts: Vec<f64> = points.iter().map(|point| point.start_rate).collect();
-    let keys = app.control.key_list(visitor.caller.team.id).await;
-    let keys = keys.map_err(|error| PageError::Internal(Box::new(error)))?;
-    html(&UsagePage {
-        frame: visitor.frame("usage"),
-        charts: vec![
-            Chart::peaking("Sandboxes at a time", &concurrent, |v| format!("{v:.0}")),
-            Chart::peaking("Starts per second", &starts, |v| format!("{v:.2}")),
-        ],
-        keys: keys
-            .iter()
-            .map(|key| {
-                (
-                    key.record.name.clone(),
-                    format!("e2b_{}…{}", key.record.mask_prefix, key.record.mask_suffix),
-                    crate::view::moment(key.record.created_at),
-                )
-            })
-            .collect(),
-    })
+    #[test]
+    fn a_label_is_a_name_and_a_value() {
+        assert_eq!(label_query(" ").unwrap(), None);
+        assert_eq!(
+            label_query("a b = c&d").unwrap().as_deref(),
+            Some("a%2Bb%3Dc%2526d")
+        );
+        assert!(label_query("a").is_err());
+    }
 }

@@ -1,29 +1,28 @@
-//! The page of one sandbox, its parts that are refreshed, and what is done to it.
+//! The page of one sandbox and its parts that are refreshed.
 
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Redirect};
+use axum::extract::{Path, Query, State};
 use jiff::Timestamp;
 use serde::Deserialize;
-use warren_control::{Caller, LogRequest, Sandbox, TimeRange};
-use warren_types::{ENVD_PORT, SandboxId};
+use warren_control::{Caller, EventQuery, LogRequest, Sandbox, TimeRange};
+use warren_types::{ENVD_PORT, LogLevel, SandboxId};
 
 use crate::App;
 use crate::error::PageError;
 use crate::pages::{Answer, html};
-use crate::session::{Frame, Posted, SignedIn};
-use crate::view::{CHART_HEIGHT, CHART_WIDTH, Chart, LogRow, SandboxRow};
+use crate::session::{Frame, SignedIn};
+use crate::view::{CHART_HEIGHT, CHART_WIDTH, Chart, EventRow, LogRow, SandboxRow};
 
-/// Charts show this much, in seconds.
-const CHARTED: i64 = 600;
+/// Longest span that charts show, in minutes.
+const MAX_MINUTES: i64 = 7 * 24 * 60;
 /// Log lines that a page shows.
 const LINES: usize = 200;
-/// Longest extension by a button, in seconds.
-const MAX_EXTENSION: u64 = 24 * 3600;
+/// Events that a page shows.
+const EVENTS: i64 = 50;
 
-fn sandbox_id(text: &str) -> Result<SandboxId, PageError> {
+pub(crate) fn sandbox_id(text: &str) -> Result<SandboxId, PageError> {
     text.parse()
         .map_err(|_| PageError::NotFound(format!("sandbox {text}")))
 }
@@ -38,8 +37,19 @@ async fn row(
         .control
         .metrics_latest(caller, std::slice::from_ref(id))
         .await?;
-    let row = SandboxRow::new(&sandbox, newest.get(id), Timestamp::now());
+    let row = SandboxRow::new(&sandbox, newest.get(id).as_slice_of_one(), Timestamp::now());
     Ok((sandbox, row))
+}
+
+/// An option as a slice.
+trait AsSliceOfOne<T> {
+    fn as_slice_of_one(&self) -> &[T];
+}
+
+impl<T> AsSliceOfOne<T> for Option<&T> {
+    fn as_slice_of_one(&self) -> &[T] {
+        self.map_or(&[], std::slice::from_ref)
+    }
 }
 
 #[derive(Template)]
@@ -53,6 +63,7 @@ struct SandboxPage {
     domain: String,
 }
 
+/// `GET /dashboard/sandboxes/{id}`
 pub(crate) async fn page(
     State(app): State<Arc<App>>,
     visitor: SignedIn,
@@ -91,17 +102,25 @@ pub(crate) async fn facts(
 #[template(path = "metrics.html")]
 struct MetricsPart {
     charts: Vec<Chart>,
+    minutes: i64,
     width: f64,
     height: f64,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Span {
+    minutes: Option<i64>,
 }
 
 pub(crate) async fn metrics(
     State(app): State<Arc<App>>,
     visitor: SignedIn,
     Path(id): Path<String>,
+    Query(span): Query<Span>,
 ) -> Answer {
+    let minutes = span.minutes.unwrap_or(10).clamp(1, MAX_MINUTES);
     let range = TimeRange {
-        start: Some(Timestamp::now().as_second() - CHARTED),
+        start: Some(Timestamp::now().as_second() - minutes * 60),
         end: None,
     };
     let samples = app
@@ -110,6 +129,7 @@ pub(crate) async fn metrics(
         .await?;
     html(&MetricsPart {
         charts: Chart::of_sandbox(&samples),
+        minutes,
         width: CHART_WIDTH,
         height: CHART_HEIGHT,
     })
@@ -121,17 +141,32 @@ struct LogsPart {
     lines: Vec<LogRow>,
 }
 
+#[derive(Deserialize)]
+pub(crate) struct LogFilter {
+    #[serde(default)]
+    level: String,
+    #[serde(default)]
+    search: String,
+}
+
 pub(crate) async fn logs(
     State(app): State<Arc<App>>,
     visitor: SignedIn,
     Path(id): Path<String>,
+    Query(filter): Query<LogFilter>,
 ) -> Answer {
     let request = LogRequest {
         from: None,
         limit: LINES,
         backward: true,
-        min_level: None,
-        search: None,
+        min_level: match filter.level.as_str() {
+            "debug" => Some(LogLevel::Debug),
+            "info" => Some(LogLevel::Info),
+            "warn" => Some(LogLevel::Warn),
+            "error" => Some(LogLevel::Error),
+            _ => None,
+        },
+        search: Some(filter.search).filter(|text| !text.is_empty()),
     };
     let mut entries = app
         .control
@@ -143,35 +178,24 @@ pub(crate) async fn logs(
     })
 }
 
-/// A form without fields.
-#[derive(Deserialize)]
-pub(crate) struct Nothing {}
-
-pub(crate) async fn kill(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-    Posted(visitor, Nothing {}): Posted<Nothing>,
-) -> Answer {
-    app.control.kill(&visitor.caller, &sandbox_id(&id)?).await?;
-    Ok(Redirect::to("/dashboard").into_response())
+#[derive(Template)]
+#[template(path = "timeline.html")]
+struct TimelinePart {
+    events: Vec<EventRow>,
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Extension {
-    seconds: u64,
-}
-
-pub(crate) async fn extend(
+pub(crate) async fn events(
     State(app): State<Arc<App>>,
+    visitor: SignedIn,
     Path(id): Path<String>,
-    Posted(visitor, extension): Posted<Extension>,
 ) -> Answer {
-    if extension.seconds > MAX_EXTENSION {
-        return Err(PageError::Refused("that is too long".to_owned()));
-    }
-    let id = sandbox_id(&id)?;
-    app.control
-        .set_timeout(&visitor.caller, &id, extension.seconds)
-        .await?;
-    Ok(Redirect::to(&format!("/dashboard/sandboxes/{id}")).into_response())
+    let query = EventQuery {
+        sandbox: Some(sandbox_id(&id)?),
+        limit: Some(EVENTS),
+        ..EventQuery::default()
+    };
+    let events = app.control.event_list(&visitor.caller, query).await?;
+    html(&TimelinePart {
+        events: events.iter().map(EventRow::new).collect(),
+    })
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use warren_control::{BuildRecord, Sandbox, TemplateSummary};
+use serde_json::Value;
+use warren_control::{BuildRecord, EventRecord, Sandbox, TemplateSummary};
 use warren_types::{LogEntry, LogLevel, MetricsPoint, SandboxState};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -25,11 +26,20 @@ pub(crate) struct SandboxRow {
     /// Figures of now, if there are any yet.
     pub(crate) cpu_now: String,
     pub(crate) memory_now: String,
+    /// Points of small lines of the last minutes.
+    pub(crate) cpu_line: String,
+    pub(crate) memory_line: String,
 }
 
 impl SandboxRow {
-    pub(crate) fn new(sandbox: &Sandbox, newest: Option<&MetricsPoint>, now: Timestamp) -> Self {
+    /// With its figures of the last minutes, oldest first.
+    pub(crate) fn new(sandbox: &Sandbox, figures: &[MetricsPoint], now: Timestamp) -> Self {
         let record = &sandbox.record;
+        let newest = figures.last();
+        let column = |value: fn(&MetricsPoint) -> f64| {
+            let values: Vec<f64> = figures.iter().map(value).collect();
+            small_line(&values)
+        };
         let paused = record.state == SandboxState::Paused;
         Self {
             id: record.id.to_string(),
@@ -52,6 +62,8 @@ impl SandboxRow {
             metadata: record.metadata.clone().into_iter().collect(),
             cpu_now: newest.map_or_else(|| "–".to_owned(), |p| format!("{:.0} %", p.cpu_used_pct)),
             memory_now: newest.map_or_else(|| "–".to_owned(), |p| bytes(p.mem_used)),
+            cpu_line: column(|p| p.cpu_used_pct / 100.0),
+            memory_line: column(|p| as_float(p.mem_used) / as_float(p.mem_total.max(1))),
         }
     }
 }
@@ -130,6 +142,51 @@ impl BuildRow {
             ),
         }
     }
+}
+
+/// Something that befell a sandbox.
+#[derive(Debug)]
+pub(crate) struct EventRow {
+    pub(crate) at: String,
+    pub(crate) kind: &'static str,
+    pub(crate) sandbox: String,
+    pub(crate) facts: String,
+}
+
+impl EventRow {
+    pub(crate) fn new(event: &EventRecord) -> Self {
+        let name = event.kind.as_str();
+        Self {
+            at: moment(event.at),
+            kind: name.rsplit('.').next().unwrap_or(name),
+            sandbox: event.sandbox_id.to_string(),
+            facts: facts(&event.data),
+        }
+    }
+}
+
+/// The facts of an event in one line. Labels are those of the sandbox, and say nothing of
+/// what befell it.
+fn facts(data: &Value) -> String {
+    let mut out = String::new();
+    for (name, value) in data.as_object().into_iter().flatten() {
+        match value {
+            _ if name == "sandbox_metadata" => {}
+            Value::Null => {}
+            Value::Object(_) => {
+                write!(out, "{}  ", facts(value)).ok();
+            }
+            // Writing to a string can't fail.
+            Value::String(text) => {
+                write!(out, "{name} {text}  ").ok();
+            }
+            other => {
+                write!(out, "{name} {other}  ").ok();
+            }
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
 }
 
 /// A line of a log.
@@ -223,9 +280,21 @@ fn as_float(value: u64) -> f64 {
     value as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "charts have few points")]
 fn line(values: &[f64], full: f64) -> String {
-    let step = CHART_WIDTH / (values.len().max(2) - 1) as f64;
+    line_in(values, full, CHART_WIDTH, CHART_HEIGHT)
+}
+
+/// Shares of one in a box of 80 by 20; a line needs two points.
+fn small_line(values: &[f64]) -> String {
+    if values.len() < 2 {
+        return String::new();
+    }
+    line_in(values, 1.0, 80.0, 20.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "charts have few points")]
+fn line_in(values: &[f64], full: f64, width: f64, height: f64) -> String {
+    let step = width / (values.len().max(2) - 1) as f64;
     let mut out = String::new();
     for (index, value) in values.iter().enumerate() {
         let share = if full > 0.0 {
@@ -233,7 +302,7 @@ fn line(values: &[f64], full: f64) -> String {
         } else {
             0.0
         };
-        let (x, y) = (index as f64 * step, CHART_HEIGHT * (1.0 - share));
+        let (x, y) = (index as f64 * step, height * (1.0 - share));
         // Writing to a string can't fail.
         write!(out, "{x:.1},{y:.1} ").ok();
     }
@@ -272,6 +341,20 @@ fn bytes(value: u64) -> String {
     format!("{:.0} MiB", as_float(value) / MIB)
 }
 
+/// A number of bytes in the unit that suits it.
+pub(crate) fn size(value: u64) -> String {
+    let value = as_float(value);
+    if value >= 1024.0 * MIB {
+        format!("{:.1} GiB", value / MIB / 1024.0)
+    } else if value >= MIB {
+        format!("{:.1} MiB", value / MIB)
+    } else if value >= 1024.0 {
+        format!("{:.1} KiB", value / 1024.0)
+    } else {
+        format!("{value:.0} B")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +368,24 @@ mod tests {
         assert_eq!(span(90_000), "1 d 1 h");
         assert_eq!(mib(512), "512 MiB");
         assert_eq!(mib(2048), "2 GiB");
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn facts_are_one_line() {
+        let data = serde_json::json!({
+            "reason": "killed", "none": null, "n": { "a": 1, "b": {} }, "sandbox_metadata": { "x": "y" },
+        });
+        assert_eq!(facts(&data), "a 1  reason killed");
+        assert_eq!(facts(&Value::Null), "");
+    }
+
+    #[test]
+    fn a_small_line_needs_two_points() {
+        assert_eq!(small_line(&[0.5]), "");
+        assert_eq!(small_line(&[0.0, 1.0]), "0.0,20.0 80.0,0.0 ");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Figures of sandboxes over time, and of teams as counts of their sandboxes.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 use warren_types::{MetricsPoint, SandboxId, TeamId};
@@ -111,6 +113,45 @@ impl Store {
                 .map_err(query("add metrics"))?;
         }
         Ok(())
+    }
+
+    /// The samples of several sandboxes of a team since a moment, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn metrics_recent(
+        &self,
+        team: TeamId,
+        ids: &[SandboxId],
+        from: Timestamp,
+    ) -> Result<BTreeMap<SandboxId, Vec<MetricsPoint>>, StoreError> {
+        let mut found: BTreeMap<SandboxId, Vec<MetricsPoint>> = BTreeMap::new();
+        if ids.is_empty() {
+            return Ok(found);
+        }
+        let mut select: QueryBuilder<'_, Sqlite> = QueryBuilder::new(
+            "SELECT m.* FROM metrics m JOIN sandboxes s ON s.id = m.sandbox_id WHERE s.team_id = ",
+        );
+        select.push_bind(team.to_string());
+        select.push(" AND m.at >= ").push_bind(micros(from));
+        select.push(" AND m.sandbox_id IN (");
+        let mut list = select.separated(", ");
+        for id in ids {
+            list.push_bind(id.as_str());
+        }
+        select.push(") ORDER BY m.at");
+        let rows: Vec<MetricRow> = select
+            .build_query_as()
+            .persistent(false)
+            .fetch_all(&self.reader)
+            .await
+            .map_err(query("read metrics"))?;
+        for row in rows {
+            let bad = malformed("sandbox_id", &row.sandbox_id);
+            let id = row.sandbox_id.parse().map_err(|_| bad)?;
+            found.entry(id).or_default().push(row.try_into()?);
+        }
+        Ok(found)
     }
 
     /// The samples of a sandbox from `from` to `to`, both inclusive, oldest first: one for

@@ -92,6 +92,58 @@ def test_another_site_can_not_act(browser, own_sandbox):
     assert browser.post(path, data=form(browser), headers={"Origin": own}).status_code == 303
 
 
+ONE = "sandboxes/ixxxxxxxxxxxxxxxxxxxx"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "sandboxes",
+        *[f"{ONE}/{action}" for action in ["kill", "extend", "pause", "resume", "snapshot", "fork"]],
+        "templates/x/publish",
+        "templates/x/delete",
+        "snapshots/delete",
+        "volumes",
+        "volumes/x/delete",
+        "webhooks",
+        "webhooks/x/switch",
+        "webhooks/x/delete",
+        "cli",
+    ],
+)
+def test_every_change_wants_a_form_of_the_session(browser, visitor, path):
+    for data in [{}, {"csrf": "0" * 64}]:
+        answer = browser.post(f"/dashboard/{path}", data=data)
+        assert answer.status_code == 403, answer.text
+    with env.client(env.API_URL, follow_redirects=False) as stranger:
+        answer = stranger.post(f"/dashboard/{path}", data=form(browser))
+        assert answer.headers["location"] == "/dashboard/sign-in"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["templates/nosuch", "templates/nosuch/builds/x", "volumes/x", "webhooks/x", "sandboxes/x"],
+)
+def test_what_is_not_there_is_told(browser, path):
+    answer = browser.get(f"/dashboard/{path}")
+    assert answer.status_code == 404 and "not found" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("sandboxes", {"template": "no such", "seconds": "60"}),
+        ("sandboxes", {"template": "base", "seconds": "0"}),
+        ("volumes", {"name": "no/name"}),
+        ("webhooks", {"name": "", "url": "https://x.example"}),
+    ],
+)
+def test_what_is_refused_is_told_in_words(browser, path, fields):
+    answer = browser.post(f"/dashboard/{path}", data=form(browser, **fields))
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+
+
 def test_signing_out_ends_the_session(browser):
     cookie = browser.cookies.get("warren_session")
     assert browser.post("/dashboard/sign-out").status_code == 303

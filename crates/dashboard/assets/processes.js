@@ -1,0 +1,99 @@
+// Lists and ends processes, and looks for ports that something listens on.
+import { address, call, element, run, told } from "./agent.js";
+
+const place = document.getElementById("processes");
+const ports = document.getElementById("ports");
+const form = document.getElementById("port");
+
+function signals(pid, shown) {
+  const send = async (signal) => {
+    try {
+      await call("process.Process/SendSignal", { process: { pid }, signal });
+      await list();
+    } catch (error) {
+      shown.replaceChildren(told(error));
+    }
+  };
+  const button = (label, signal, className) =>
+    element("button", {
+      type: "button",
+      className,
+      textContent: label,
+      ariaLabel: `${label} process ${pid}`,
+      onclick: () => send(signal),
+    });
+  return element(
+    "td",
+    {},
+    button("Terminate", "SIGNAL_SIGTERM", ""),
+    " ",
+    button("Kill", "SIGNAL_SIGKILL", "danger"),
+  );
+}
+
+let before = "";
+
+async function list() {
+  try {
+    const { processes: all = [] } = await call("process.Process/List", {});
+    // What is the same is left alone, so that nobody loses the button under the finger.
+    const now = JSON.stringify(all);
+    if (now === before) return;
+    before = now;
+    if (!all.length) {
+      place.replaceChildren(element("p", { className: "hint", textContent: "None started by a client." }));
+      return;
+    }
+    const shown = element("div", { ariaLive: "polite" });
+    const head = ["Id", "Command", "What to do"].map((textContent) => element("th", { scope: "col", textContent }));
+    const rows = all.map(({ pid, config }) =>
+      element(
+        "tr",
+        {},
+        element("td", { className: "id", textContent: pid }),
+        element("td", { className: "id wrap", textContent: [config.cmd, ...(config.args || [])].join(" ") }),
+        signals(pid, shown),
+      ),
+    );
+    const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+    place.replaceChildren(element("div", { className: "scroll" }, table), shown);
+  } catch (error) {
+    before = "";
+    place.replaceChildren(told(error));
+  }
+}
+
+// Lines of /proc/net/tcp: the local address in hex, and state 0A for those that listen.
+function listening(text) {
+  const found = new Set();
+  for (const line of text.split("\n")) {
+    const match = line.match(/^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:0000 0A /);
+    if (match) found.add(parseInt(match[1], 16));
+  }
+  return [...found].sort((a, b) => a - b);
+}
+
+async function look() {
+  try {
+    const own = Number(document.getElementById("agent").dataset.port);
+    const found = listening(await run("/bin/cat", "/proc/net/tcp", "/proc/net/tcp6")).filter((port) => port !== own);
+    if (!found.length) {
+      ports.replaceChildren(element("p", { className: "hint", textContent: "Nothing listens." }));
+      return;
+    }
+    const links = found.map((port) =>
+      element("li", {}, element("a", { href: address(port), target: "_blank", rel: "noopener", textContent: `Port ${port}` })),
+    );
+    ports.replaceChildren(element("ul", {}, ...links));
+  } catch (error) {
+    ports.replaceChildren(told(error));
+  }
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  open(address(new FormData(form).get("port")), "_blank", "noopener");
+});
+document.getElementById("ports-look").addEventListener("click", look);
+list();
+setInterval(() => document.hidden || list(), 3000);

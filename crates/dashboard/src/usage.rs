@@ -1,0 +1,84 @@
+//! What a team uses over time, and how the machine is.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Query, State};
+use jiff::Timestamp;
+use serde::Deserialize;
+use warren_control::{TeamPoint, TimeRange};
+
+use crate::App;
+use crate::pages::{Answer, html};
+use crate::session::{Frame, SignedIn};
+use crate::view::{CHART_HEIGHT, CHART_WIDTH, Chart};
+
+/// Spans that can be chosen, in hours, and how they are called.
+const SPANS: [(i64, &str); 4] = [
+    (1, "1 hour"),
+    (6, "6 hours"),
+    (24, "1 day"),
+    (7 * 24, "7 days"),
+];
+
+#[derive(Deserialize)]
+pub(crate) struct Span {
+    hours: Option<i64>,
+}
+
+#[derive(Template)]
+#[template(path = "usage.html")]
+struct UsagePage {
+    frame: Option<Frame>,
+    spans: [(i64, &'static str); 4],
+    hours: i64,
+    shown: &'static str,
+    charts: Vec<Chart>,
+    width: f64,
+    height: f64,
+    running: u64,
+    limit: u32,
+}
+
+/// `GET /dashboard/usage`
+#[expect(clippy::cast_precision_loss, reason = "charts have few pixels")]
+pub(crate) async fn usage(
+    State(app): State<Arc<App>>,
+    visitor: SignedIn,
+    Query(span): Query<Span>,
+) -> Answer {
+    let wanted = SPANS
+        .into_iter()
+        .find(|(hours, _)| Some(*hours) == span.hours);
+    let (hours, shown) = wanted.unwrap_or((24, "1 day"));
+    let team = &visitor.caller.team;
+    let range = TimeRange {
+        start: Some(Timestamp::now().as_second() - hours * 3600),
+        end: None,
+    };
+    let points = app
+        .control
+        .team_metrics(&visitor.caller, &team.id.to_string(), range)
+        .await?;
+    let column = |value: fn(&TeamPoint) -> f64| points.iter().map(value).collect::<Vec<_>>();
+    html(&UsagePage {
+        frame: visitor.frame("usage"),
+        spans: SPANS,
+        hours,
+        shown,
+        charts: vec![
+            Chart::peaking(
+                "Sandboxes at a time",
+                &column(|p| p.concurrent as f64),
+                |v| format!("{v:.0}"),
+            ),
+            Chart::peaking("Starts per second", &column(|p| p.start_rate), |v| {
+                format!("{v:.2}")
+            }),
+        ],
+        width: CHART_WIDTH,
+        height: CHART_HEIGHT,
+        running: points.last().map_or(0, |point| point.concurrent),
+        limit: team.max_sandboxes,
+    })
+}

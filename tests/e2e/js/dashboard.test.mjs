@@ -1,0 +1,391 @@
+// The dashboard in a browser: every page and action, by mouse and by keyboard alone, on a
+// desk and on a phone, in light and dark. Needs Chromium, which is not fetched for it: set
+// WARREN_CHROMIUM or have `chromium` on the search path, else these tests are left out.
+// WARREN_SCREENSHOTS names a directory for pictures of every page.
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { chromium } from 'playwright-core'
+import { Sandbox } from 'e2b'
+import { API_KEY, API_URL, api, until } from './support.mjs'
+
+function browserPath() {
+  if (process.env.WARREN_CHROMIUM) return process.env.WARREN_CHROMIUM
+  try {
+    return execFileSync('sh', ['-c', 'command -v chromium'], { encoding: 'utf8' }).trim()
+  } catch {
+    return undefined
+  }
+}
+
+const PROGRAM = browserPath()
+const PICTURES = process.env.WARREN_SCREENSHOTS
+const LIMIT = 30_000
+
+describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
+  let browser, sandbox, problems
+
+  before(async () => {
+    browser = await chromium.launch({ executablePath: PROGRAM, args: ['--no-sandbox'] })
+    sandbox = await Sandbox.create({ timeoutMs: 600_000, metadata: { suite: 'dashboard' } })
+    if (PICTURES) mkdirSync(PICTURES, { recursive: true })
+  })
+
+  after(async () => {
+    await browser?.close()
+    await sandbox?.kill()
+  })
+
+  /** A page of a fresh browser; what its console or our policy complains of fails the test. */
+  async function open(options = {}) {
+    const context = await browser.newContext(options)
+    const page = await context.newPage()
+    page.setDefaultTimeout(LIMIT)
+    problems = []
+    page.on('pageerror', (error) => problems.push(error.message))
+    page.on('console', (message) => {
+      if (message.type() === 'error' && !/status of 40[04]/.test(message.text())) problems.push(message.text())
+    })
+    page.on('dialog', (dialog) => dialog.accept())
+    return page
+  }
+
+  async function signIn(page, path = '/dashboard') {
+    await page.goto(API_URL + path)
+    await page.getByLabel('API key').fill(API_KEY)
+    await page.getByRole('button', { name: 'Sign in' }).click()
+    await page.getByRole('button', { name: 'Sign out' }).waitFor()
+  }
+
+  async function picture(page, name) {
+    if (PICTURES) await page.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true })
+  }
+
+  /** No page is wider than its window: only what scrolls by itself may be. */
+  async function fits(page) {
+    const width = page.viewportSize().width
+    const over = (await page.evaluate(() => document.documentElement.scrollWidth)) - width
+    assert.ok(over <= 0, `${page.url()} is ${over} pixels too wide`)
+  }
+
+  async function done(page) {
+    await page.context().close()
+    assert.deepEqual(problems, [])
+  }
+
+  test('a wrong key is refused, and the sign-in leads to the page that was asked for', async () => {
+    const page = await open()
+    await page.goto(`${API_URL}/dashboard/usage`)
+    await page.getByLabel('API key').fill('e2b_' + '0'.repeat(40))
+    await page.keyboard.press('Enter')
+    await page.getByRole('alert').waitFor()
+    await picture(page, 'sign-in-refused')
+    problems = problems.filter((text) => !/401/.test(text))
+    await page.getByLabel('API key').fill(API_KEY)
+    await page.keyboard.press('Enter')
+    await page.getByRole('heading', { name: 'Usage' }).waitFor()
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await page.getByLabel('API key').waitFor()
+    await done(page)
+  })
+
+  test('the page of a sandbox shows and does everything', async () => {
+    const page = await open()
+    await signIn(page, `/dashboard/sandboxes/${sandbox.sandboxId}`)
+    const part = (name) => page.locator('section').filter({ has: page.getByRole('heading', { name }) })
+    await page.getByText('Time left').waitFor()
+
+    await page.getByRole('button', { name: 'Open a terminal' }).click()
+    await page.getByText('Connected.').waitFor()
+    await page.keyboard.type('echo typed-$((40+2)) > /home/user/typed.txt; cat typed.txt\n')
+    await page.locator('#terminal').getByText('typed-42').first().waitFor()
+
+    const files = part('Files')
+    await files.getByRole('button', { name: '/', exact: true }).first().waitFor()
+    await files.getByLabel('Upload here').setInputFiles({
+      name: 'sent.txt',
+      mimeType: 'text/plain',
+      buffer: Buffer.from('sent by the browser\n'),
+    })
+    await files.getByRole('button', { name: 'sent.txt', exact: true }).click()
+    await files.getByText('sent by the browser').waitFor()
+    await files.getByRole('button', { name: 'typed.txt', exact: true }).click()
+    await files.locator('pre').getByText('typed-42').waitFor()
+    const loading = page.waitForEvent('download')
+    await files.getByRole('button', { name: 'Download sent.txt' }).click()
+    assert.equal((await loading).suggestedFilename(), 'sent.txt')
+    await files.getByLabel('Name of the new folder').fill('made')
+    await files.getByRole('button', { name: 'New folder' }).click()
+    await files.getByRole('button', { name: 'made/' }).waitFor()
+    await files.getByRole('button', { name: 'Delete sent.txt' }).click()
+    await until(async () => !(await sandbox.files.exists('/home/user/sent.txt')), 'the file to go')
+
+    const sleeping = await sandbox.commands.run('exec sleep 4321', { background: true })
+    const processes = part('Processes')
+    await processes.getByText('sleep 4321').waitFor()
+    await picture(page, 'sandbox')
+    await processes.getByRole('button', { name: `Kill process ${sleeping.pid}` }).click()
+    await processes.getByText('sleep 4321').waitFor({ state: 'detached' })
+    await sleeping.wait().catch(() => {})
+
+    await sandbox.commands.run('python3 -m http.server 8123 >/dev/null 2>&1 &')
+    await until(async () => {
+      await page.getByRole('button', { name: 'Look for open ports' }).click()
+      await page.locator('#ports p, #ports ul').first().waitFor()
+      return page.getByRole('link', { name: 'Port 8123' }).isVisible()
+    }, 'the port')
+    const link = await page.getByRole('link', { name: 'Port 8123' }).getAttribute('href')
+    assert.match(link, new RegExp(`^http://8123-${sandbox.sandboxId}\\.`))
+
+    await page.locator('#figures figure').first().waitFor()
+    await page.getByLabel('Figures of the last').selectOption({ label: 'hour' })
+    await page.locator('#figures svg[aria-label*="60 minutes"]').first().waitFor()
+    const log = part('Log')
+    await log.locator('pre').getByText('sandbox started').waitFor()
+    await log.getByLabel('Containing').fill('process ended')
+    await log.locator('pre').getByText('process ended').first().waitFor()
+    await log.locator('pre').getByText('sandbox started').waitFor({ state: 'detached' })
+    await part('Events').getByText('created').waitFor()
+
+    await page.locator('select[name=seconds]').selectOption('3600')
+    await page.getByRole('button', { name: 'Set' }).click()
+    await page.getByText(/^(59 min|1 h)/).waitFor()
+    await done(page)
+  })
+
+  test('a sandbox is made, paused, resumed, copied, kept and ended by buttons', async () => {
+    const page = await open()
+    await signIn(page)
+    await page.getByLabel('Template').fill('base')
+    await page.getByRole('button', { name: 'Create a sandbox' }).click()
+    await page.getByRole('button', { name: 'Pause', exact: true }).click()
+    await page.getByRole('button', { name: 'Resume' }).waitFor()
+    await picture(page, 'sandbox-paused')
+    const id = new URL(page.url()).pathname.split('/').pop()
+    await page.getByRole('button', { name: 'Resume' }).click()
+    await page.getByRole('button', { name: 'Fork' }).click()
+    await page.waitForURL((url) => !url.pathname.endsWith(id))
+    await page.getByRole('button', { name: 'Kill' }).click()
+    await page.getByRole('heading', { name: 'Sandboxes' }).waitFor()
+
+    const name = `dash-${randomUUID().slice(0, 8)}`
+    await page.goto(`${API_URL}/dashboard/sandboxes/${id}`)
+    await page.getByLabel('Snapshot').fill(name)
+    await page.getByRole('button', { name: 'Make' }).click()
+    await page.getByRole('heading', { name: 'The snapshot is made' }).waitFor()
+    await page.getByRole('link', { name: 'All snapshots' }).click()
+    const row = page.getByRole('row').filter({ hasText: name })
+    await picture(page, 'snapshots')
+    await row.getByRole('button', { name: 'Create a sandbox' }).click()
+    await page.getByRole('button', { name: 'Kill' }).click()
+    await page.goto(`${API_URL}/dashboard/snapshots`)
+    await row.getByRole('button', { name: 'Delete' }).click()
+    await row.waitFor({ state: 'detached' })
+
+    await page.goto(`${API_URL}/dashboard/sandboxes/${id}`)
+    await page.getByRole('button', { name: 'Kill' }).click()
+    await page.getByRole('heading', { name: 'Sandboxes' }).waitFor()
+    assert.equal((await api(`/sandboxes/${id}`)).status, 404)
+    await page.goto(`${API_URL}/dashboard/events?sandbox=${id}`)
+    for (const kind of ['created', 'paused', 'resumed', 'checkpointed', 'killed']) {
+      await page.getByRole('cell', { name: kind, exact: true }).first().waitFor()
+    }
+    await picture(page, 'events')
+    await done(page)
+  })
+
+  test('a build is followed while it runs, and its template published and deleted', async () => {
+    const page = await open()
+    await signIn(page, '/dashboard/templates')
+    const name = `dash-${randomUUID().slice(0, 8)}`
+    const requested = await (await api('/v3/templates', { method: 'POST', body: { name } })).json()
+    const path = `/v2/templates/${requested.templateID}/builds/${requested.buildID}`
+    const steps = [{ type: 'RUN', args: ['for i in 1 2 3 4; do echo line-$i; sleep 1; done'] }]
+    await api(path, { method: 'POST', body: { fromTemplate: 'base', steps, force: true } })
+    await page.goto(`${API_URL}/dashboard/templates/${requested.templateID}/builds/${requested.buildID}`)
+    await page.getByText('line-1').first().waitFor()
+    await page.getByText('line-4').first().waitFor()
+    await page.locator('.state.ready').waitFor()
+    await picture(page, 'build')
+    await page.getByRole('link', { name: 'The template' }).click()
+    await page.getByRole('button', { name: 'Publish to other teams' }).click()
+    await page.getByRole('button', { name: 'Unpublish' }).click()
+    await page.getByRole('button', { name: 'Publish to other teams' }).waitFor()
+    await picture(page, 'template')
+    await page.getByRole('button', { name: 'Delete' }).click()
+    await page.getByRole('heading', { name: 'Templates' }).waitFor()
+    assert.equal(await page.getByText(name).count(), 0)
+    await picture(page, 'templates')
+    await done(page)
+  })
+
+  test('volumes are made, browsed and deleted', async () => {
+    const page = await open()
+    await signIn(page, '/dashboard/volumes')
+    const name = `dash-${randomUUID().slice(0, 8)}`
+    await page.getByLabel('Name').fill(name)
+    await page.getByRole('button', { name: 'Create a volume' }).click()
+    const row = page.getByRole('row').filter({ hasText: name })
+    await row.waitFor()
+    const mounts = [{ name, path: '/data' }]
+    const made = await (
+      await api('/v2/sandboxes', { method: 'POST', body: { templateID: 'base', timeout: 60, volumeMounts: mounts } })
+    ).json()
+    const inside = await Sandbox.connect(made.sandboxID)
+    await inside.commands.run('mkdir -p /data/inner && echo durable > /data/inner/kept.txt', { user: 'root' })
+    await inside.kill()
+    await picture(page, 'volumes')
+    await row.getByRole('link', { name }).click()
+    await page.getByRole('link', { name: 'inner/' }).click()
+    await picture(page, 'volume')
+    const loading = page.waitForEvent('download')
+    await page.getByRole('link', { name: 'Download kept.txt' }).click()
+    assert.equal((await loading).suggestedFilename(), 'kept.txt')
+    await page.getByRole('link', { name: 'kept.txt', exact: true }).click()
+    await page.getByText('durable').waitFor()
+    await page.goto(`${API_URL}/dashboard/volumes`)
+    await row.getByRole('button', { name: 'Delete' }).click()
+    await row.waitFor({ state: 'detached' })
+    await done(page)
+  })
+
+  test('webhooks are made, switched and deleted, and their deliveries shown', async (t) => {
+    const page = await open()
+    await signIn(page, '/dashboard/webhooks')
+    const receiver = createServer((_, response) => response.end('ok')).listen(0, '127.0.0.1')
+    t.after(() => receiver.close())
+    await page.getByLabel('Name').fill('odd one')
+    await page.getByLabel('Address').fill('ftp://nowhere.example/')
+    await page.getByRole('button', { name: 'Create a webhook' }).click()
+    await page.getByRole('alert').waitFor()
+    await picture(page, 'refused')
+    await page.getByRole('link', { name: 'Back' }).click()
+    const name = `dash-${randomUUID().slice(0, 8)}`
+    await page.getByLabel('Name').fill(name)
+    await page.getByLabel('Address').fill('https://hooks.example.com/in')
+    await page.getByLabel('updated').uncheck()
+    await page.getByRole('button', { name: 'Create a webhook' }).click()
+    await page.getByText('shown only now').waitFor()
+    await picture(page, 'webhooks')
+    const row = page.getByRole('row').filter({ hasText: name })
+    await row.getByRole('button', { name: 'Turn off' }).click()
+    await row.getByRole('button', { name: 'Turn on' }).waitFor()
+    await row.getByRole('link', { name }).click()
+    await page.getByRole('heading', { name: 'Deliveries' }).waitFor()
+    await picture(page, 'webhook')
+    await page.getByRole('link', { name: 'All webhooks' }).click()
+    await row.getByRole('button', { name: 'Delete' }).click()
+    await row.waitFor({ state: 'detached' })
+    await done(page)
+  })
+
+  test('the keyboard alone is enough', async () => {
+    const page = await open()
+    await page.goto(`${API_URL}/dashboard`)
+    await page.keyboard.type(API_KEY)
+    await page.keyboard.press('Enter')
+    await page.getByRole('heading', { name: 'Sandboxes' }).waitFor()
+    await page.keyboard.press('Tab')
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to content')
+    await page.keyboard.press('Enter')
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'main')
+
+    /** Tabs until what has the focus is called so; everything on the way must be visible. */
+    const reach = async (wanted) => {
+      for (let steps = 0; steps < 200; steps++) {
+        await page.keyboard.press('Tab')
+        const at = await page.evaluate(() => {
+          const one = document.activeElement
+          const box = one.getBoundingClientRect()
+          return { text: (one.ariaLabel || one.textContent).trim(), seen: box.width > 0, ring: getComputedStyle(one).outlineStyle }
+        })
+        assert.ok(at.seen, `an invisible element has the focus: ${at.text}`)
+        if (at.text === wanted) return assert.notEqual(at.ring, 'none', `${wanted} shows no focus`)
+      }
+      assert.fail(`${wanted} is not reached`)
+    }
+    await reach(sandbox.sandboxId)
+    await page.keyboard.press('Enter')
+    await page.getByRole('heading', { name: sandbox.sandboxId }).waitFor()
+    await reach('Set')
+    await page.keyboard.press('Enter')
+    await page.waitForLoadState()
+    await page.getByRole('button', { name: 'made/' }).or(page.locator('#files')).first().waitFor()
+    await reach('Open a terminal')
+    await page.keyboard.press('Enter')
+    await page.getByText('Connected.').waitFor()
+    await page.keyboard.type('echo keys-$((1+1))\n')
+    await page.locator('#terminal').getByText('keys-2').first().waitFor()
+    await done(page)
+  })
+
+  test('every control has a name', async () => {
+    const page = await open()
+    await signIn(page)
+    const paths = ['', '/templates', '/snapshots', '/volumes', '/events', '/webhooks', '/usage', `/sandboxes/${sandbox.sandboxId}`]
+    for (const path of paths) {
+      await page.goto(`${API_URL}/dashboard${path}`)
+      const bare = await page.evaluate(() =>
+        [...document.querySelectorAll('input:not([type=hidden]), select, button, a, svg[role=img], img')]
+          .filter((one) => !(one.ariaLabel || one.labels?.length || one.textContent.trim() || one.alt || one.title))
+          .map((one) => one.outerHTML)
+      )
+      assert.deepEqual(bare, [], path)
+      assert.equal(await page.locator('h1').count(), 1, path)
+    }
+    await done(page)
+  })
+
+  for (const [device, options] of Object.entries({
+    phone: { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true },
+    dark: { colorScheme: 'dark' },
+  })) {
+    test(`pages on a ${device} screen`, async () => {
+      const page = await open(options)
+      await signIn(page)
+      const paths = ['', '/templates', '/volumes', '/events', '/webhooks', '/usage', `/sandboxes/${sandbox.sandboxId}`]
+      for (const path of paths) {
+        await page.goto(`${API_URL}/dashboard${path}`)
+        await page.locator('h1').waitFor()
+        if (path.startsWith('/sandboxes')) await page.locator('#figures figure').first().waitFor()
+        await fits(page)
+        await picture(page, `${device}${path.replaceAll('/', '-') || '-sandboxes'}`)
+      }
+      await done(page)
+    })
+  }
+
+  test('a list of many sandboxes has pages', async () => {
+    const page = await open()
+    const label = `many-${randomUUID().slice(0, 8)}`
+    const made = []
+    try {
+      for (let round = 0; round < 6; round++) {
+        const batch = Array.from({ length: 10 }, () =>
+          api('/v2/sandboxes', { method: 'POST', body: { templateID: 'base', timeout: 120, metadata: { label } } })
+        )
+        for (const answer of await Promise.all(batch)) {
+          assert.equal(answer.status, 201)
+          made.push((await answer.json()).sandboxID)
+        }
+      }
+      await signIn(page)
+      await page.getByLabel('Label').fill(`label=${label}`)
+      await page.getByRole('button', { name: 'Filter' }).click()
+      await page.getByRole('link', { name: 'Older' }).waitFor()
+      const shown = () => page.locator('tbody tr').count()
+      assert.equal(await shown(), 50)
+      await picture(page, 'many')
+      await page.getByRole('link', { name: 'Older' }).click()
+      await page.getByRole('link', { name: 'Newest' }).waitFor()
+      assert.equal(await shown(), 10)
+      await done(page)
+    } finally {
+      await Promise.all(made.map((id) => api(`/sandboxes/${id}`, { method: 'DELETE' })))
+    }
+  })
+})
