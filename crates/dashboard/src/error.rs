@@ -6,8 +6,8 @@ use askama::Template;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::StatusCode;
 use warren_control::{
-    AuthError, BuildStatusError, CreateError, ManageError, PauseError, SandboxError, SnapshotError,
-    TemplateError, VolumesError, WebhookError,
+    AuthError, BuildStatusError, CreateError, KeysError, ManageError, PauseError, SandboxError,
+    SnapshotError, TemplateError, VolumesError, WebhookError,
 };
 use warren_service::Chain;
 
@@ -112,6 +112,8 @@ refusals!(
     warren_control::ListError,
     warren_control::ForkError,
     warren_control::StoreError,
+    warren_control::TeamsError,
+    warren_control::UsersError,
 );
 
 impl From<askama::Error> for PageError {
@@ -218,6 +220,15 @@ impl From<WebhookError> for PageError {
             WebhookError::NotFound => Self::NotFound("webhook".to_owned()),
             error @ WebhookError::Store(_) => refused(error),
             other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<KeysError> for PageError {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::NotFound => Self::NotFound("key".to_owned()),
+            other => refused(other),
         }
     }
 }

@@ -13,7 +13,9 @@ mod events;
 mod login;
 mod pages;
 mod sandbox;
+mod server;
 mod session;
+mod team;
 mod templates;
 mod usage;
 mod view;
@@ -59,6 +61,10 @@ pub fn router(control: Arc<Control>) -> Router {
         )
         .route("/dashboard/oauth/token", post(login::token))
         .route("/dashboard/oauth/revoke", post(login::revoke))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            session::trail,
+        ))
         .layer(middleware::from_fn(session::guard_origin))
         .layer(middleware::from_fn(assets::harden))
         .with_state(app)
@@ -125,4 +131,9 @@ fn team_routes() -> Router<Arc<App>> {
         .route(&format!("{WEBHOOK}/switch"), post(events::switch))
         .route(&format!("{WEBHOOK}/delete"), post(events::delete))
         .route("/dashboard/usage", get(usage::usage))
+        .route("/dashboard/team", get(team::team))
+        .route("/dashboard/keys", post(team::key_create))
+        .route("/dashboard/keys/{id}/rename", post(team::key_rename))
+        .route("/dashboard/keys/{id}/delete", post(team::key_delete))
+        .route("/dashboard/server", get(server::server))
 }

@@ -75,8 +75,10 @@ pub(crate) async fn page(
         frame: visitor.frame("sandboxes"),
         sandbox: row,
         agent_port: ENVD_PORT,
-        // Its team's browser is the one to have it, as the API's clients do.
+        // Its team's browser is the one to have it, as the API's clients do; those who only
+        // read are not told.
         token: token
+            .filter(|_| !visitor.caller.is_read_only())
             .map(|token| token.expose().to_owned())
             .unwrap_or_default(),
         domain: sandbox.domain.unwrap_or_default(),

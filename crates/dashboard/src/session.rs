@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{COOKIE, HOST, ORIGIN};
@@ -17,7 +17,7 @@ use rand::Rng;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use warren_control::{AuthError, Caller, Control};
+use warren_control::{AuthError, By, Caller, Control, NewAudit};
 use warren_service::Secret;
 
 use crate::App;
@@ -107,6 +107,10 @@ pub(crate) fn named(parts: &Parts) -> Option<&str> {
         .map(|(_, value)| value)
 }
 
+/// Longest target of an entry in the audit trail.
+const MAX_TARGET: usize = 512;
+/// Slug of the first team, which is that of whoever runs the server.
+pub(crate) const OPERATOR: &str = "default";
 /// Longest form that a page sends.
 const MAX_FORM: usize = 64 << 10;
 /// Where scripts put the token that forms have in a field.
@@ -130,6 +134,8 @@ pub(crate) struct Frame {
     pub(crate) team: String,
     pub(crate) section: &'static str,
     pub(crate) csrf: String,
+    /// Whether it is the team of whoever runs the server.
+    pub(crate) is_operator: bool,
 }
 
 /// Whoever is signed in; pages without one lead to the sign-in.
@@ -140,12 +146,21 @@ pub(crate) struct SignedIn {
 }
 
 impl SignedIn {
+    /// Whoever does what this request asks for, for the audit trail.
+    pub(crate) fn by(&self) -> By {
+        By {
+            actor: self.caller.actor,
+            request_id: None,
+        }
+    }
+
     /// The surroundings of a page in a section.
     pub(crate) fn frame(&self, section: &'static str) -> Option<Frame> {
         Some(Frame {
             team: self.caller.team.name.clone(),
             section,
             csrf: self.csrf.clone(),
+            is_operator: self.caller.team.slug == OPERATOR,
         })
     }
 }
@@ -171,8 +186,12 @@ impl FromRequestParts<Arc<App>> for SignedIn {
             Err(AuthError::Store(source)) => return Err(PageError::Internal(Box::new(source))),
             found => found.map_err(|_| signed_out())?,
         };
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            let allowed = caller.require_write(false);
+        // A program that is signed in may do no more than its person, so even those who
+        // only read may sign one in.
+        let path = parts.uri.path();
+        if !matches!(parts.method, Method::GET | Method::HEAD) && path != "/dashboard/cli" {
+            let is_deletion = path.ends_with("/delete") || path.ends_with("/kill");
+            let allowed = caller.require_write(is_deletion);
             allowed.map_err(|error| PageError::Refused(error.to_string()))?;
         }
         Ok(Self {
@@ -224,6 +243,51 @@ pub(crate) fn is_own_path(path: &str) -> bool {
     let rest = path.strip_prefix("/dashboard");
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
         && path.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Writes into the audit trail what somebody signed in asks for, and what came of it.
+pub(crate) async fn trail(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let key = named(&parts).and_then(|name| app.sessions.key(name));
+    let caller = match key {
+        Some(key) => authenticate(&app.control, key.expose()).await.ok(),
+        None => None,
+    };
+    let matched = parts.extensions.get::<MatchedPath>();
+    let path = matched.map_or("", MatchedPath::as_str).to_owned();
+    let params = RawPathParams::from_request_parts(&mut parts, &())
+        .await
+        .ok();
+    let target = params.as_ref().and_then(|params| {
+        let mut values = params.iter().map(|(_, value)| value.to_owned());
+        values.next().filter(|value| value.len() <= MAX_TARGET)
+    });
+    let action = format!("{} {path}", parts.method);
+    let response = next.run(Request::from_parts(parts, body)).await;
+    let status = response.status();
+    let failed = status.is_client_error() || status.is_server_error();
+    // Changes of keys write entries of their own.
+    let is_told = path.starts_with("/dashboard/keys") && !failed;
+    if let Some(caller) = caller.filter(|_| !is_told) {
+        let by = By {
+            actor: caller.actor,
+            request_id: None,
+        };
+        let entry = NewAudit {
+            by: &by,
+            team: Some(caller.team.id),
+            action: &action,
+            target: target.as_deref(),
+            status: Some(status.as_u16()),
+            reason: None,
+            data: serde_json::json!({}),
+        };
+        app.control.audit_request(entry).await;
+    }
+    response
 }
 
 /// Refuses changes that another site's page asks for. The cookie is not sent along by

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Query, State};
 use jiff::Timestamp;
 use serde::Deserialize;
-use warren_control::{TeamPoint, TimeRange};
+use warren_control::{ListQuery, TeamPoint, TimeRange};
 
 use crate::App;
 use crate::pages::{Answer, html};
@@ -36,7 +36,7 @@ struct UsagePage {
     charts: Vec<Chart>,
     width: f64,
     height: f64,
-    running: u64,
+    running: usize,
     limit: u32,
 }
 
@@ -61,6 +61,16 @@ pub(crate) async fn usage(
         .team_metrics(&visitor.caller, &team.id.to_string(), range)
         .await?;
     let column = |value: fn(&TeamPoint) -> f64| points.iter().map(value).collect::<Vec<_>>();
+    let query = ListQuery {
+        running: true,
+        limit: Some(1),
+        ..ListQuery::default()
+    };
+    let running = app
+        .control
+        .list(&visitor.caller, query)
+        .await?
+        .total_running;
     html(&UsagePage {
         frame: visitor.frame("usage"),
         spans: SPANS,
@@ -78,7 +88,7 @@ pub(crate) async fn usage(
         ],
         width: CHART_WIDTH,
         height: CHART_HEIGHT,
-        running: points.last().map_or(0, |point| point.concurrent),
+        running: running.unwrap_or(0),
         limit: team.max_sandboxes,
     })
 }

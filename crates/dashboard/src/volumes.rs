@@ -99,6 +99,11 @@ fn volume_id(text: &str) -> Result<VolumeId, PageError> {
 
 /// A volume of the caller's team, open.
 async fn open(app: &App, caller: &Caller, id: &str) -> Result<(VolumeRecord, Content), PageError> {
+    if caller.is_read_only() {
+        return Err(PageError::Refused(
+            "what is in volumes is not told to those who only read".to_owned(),
+        ));
+    }
     let view = app.control.volume_get(caller, volume_id(id)?).await?;
     let content = app
         .control

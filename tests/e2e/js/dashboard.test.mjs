@@ -283,6 +283,48 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
     await done(page)
   })
 
+  test('keys are made, used, renamed and deleted, and who only reads changes nothing', async () => {
+    const page = await open()
+    await signIn(page, '/dashboard/team')
+    const name = `dash-${randomUUID().slice(0, 8)}`
+    await page.getByLabel('Name', { exact: true }).fill(name)
+    await page.getByLabel('Scope').selectOption('read')
+    await page.getByLabel('Works for days').fill('2')
+    await page.getByRole('button', { name: 'Create a key' }).click()
+    const key = await page.locator('#made').textContent()
+    assert.match(key, /^e2b_[0-9a-f]{40}$/)
+    const list = (method) => fetch(`${API_URL}/v2/sandboxes`, { method, headers: { 'X-API-Key': key } })
+    assert.equal((await list('GET')).status, 200)
+
+    const reader = await open()
+    await reader.goto(`${API_URL}/dashboard`)
+    await reader.getByLabel('API key').fill(key)
+    await reader.keyboard.press('Enter')
+    await reader.getByRole('button', { name: 'Create a sandbox' }).click()
+    await reader.getByRole('alert').waitFor()
+    await reader.goto(`${API_URL}/dashboard/sandboxes/${sandbox.sandboxId}`)
+    assert.equal(await reader.locator('#agent').getAttribute('data-token'), '')
+    await reader.context().close()
+
+    await page.getByLabel(`New name of ${name}`).fill(`${name}-b`)
+    await page.getByRole('button', { name: `Rename ${name}` }).click()
+    await picture(page, 'team')
+    await page.getByRole('button', { name: `Delete ${name}-b` }).click()
+    await page.getByRole('button', { name: `Delete ${name}-b` }).waitFor({ state: 'detached' })
+    assert.equal((await list('GET')).status, 401)
+    problems = problems.filter((text) => !/40[013]/.test(text))
+    await done(page)
+  })
+
+  test('the machine is shown to whoever runs it', async () => {
+    const page = await open()
+    await signIn(page, '/dashboard/server')
+    await page.getByRole('meter', { name: 'Memory' }).waitFor()
+    await page.getByRole('heading', { name: 'Teams' }).waitFor()
+    await picture(page, 'server')
+    await done(page)
+  })
+
   test('the keyboard alone is enough', async () => {
     const page = await open()
     await page.goto(`${API_URL}/dashboard`)
@@ -326,7 +368,7 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
   test('every control has a name', async () => {
     const page = await open()
     await signIn(page)
-    const paths = ['', '/templates', '/snapshots', '/volumes', '/events', '/webhooks', '/usage', `/sandboxes/${sandbox.sandboxId}`]
+    const paths = ['', '/templates', '/snapshots', '/volumes', '/events', '/webhooks', '/usage', '/team', '/server', `/sandboxes/${sandbox.sandboxId}`]
     for (const path of paths) {
       await page.goto(`${API_URL}/dashboard${path}`)
       const bare = await page.evaluate(() =>
@@ -347,7 +389,7 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
     test(`pages on a ${device} screen`, async () => {
       const page = await open(options)
       await signIn(page)
-      const paths = ['', '/templates', '/volumes', '/events', '/webhooks', '/usage', `/sandboxes/${sandbox.sandboxId}`]
+      const paths = ['', '/templates', '/volumes', '/events', '/webhooks', '/usage', '/team', '/server', `/sandboxes/${sandbox.sandboxId}`]
       for (const path of paths) {
         await page.goto(`${API_URL}/dashboard${path}`)
         await page.locator('h1').waitFor()

@@ -108,6 +108,9 @@ ONE = "sandboxes/ixxxxxxxxxxxxxxxxxxxx"
         "webhooks",
         "webhooks/x/switch",
         "webhooks/x/delete",
+        "keys",
+        "keys/x/rename",
+        "keys/x/delete",
         "cli",
     ],
 )
