@@ -13,7 +13,7 @@ use crate::App;
 use crate::error::PageError;
 use crate::pages::{Answer, Nothing, back_to, detached, html};
 use crate::session::{Frame, Posted, SignedIn};
-use crate::view::moment;
+use crate::view::minute;
 
 const HERE: &str = "/dashboard/team";
 /// Longest life of a key made here, in days.
@@ -35,14 +35,14 @@ impl KeyRow {
     fn new(key: &KeyView) -> Self {
         let record = &key.record;
         let or = |at: Option<Timestamp>, otherwise: &str| {
-            at.map_or_else(|| otherwise.to_owned(), moment)
+            at.map_or_else(|| otherwise.to_owned(), minute)
         };
         Self {
             id: record.id.to_string(),
             name: record.name.clone(),
             mask: format!("e2b_{}…{}", record.mask_prefix, record.mask_suffix),
             scope: record.scope.as_str(),
-            made: moment(record.created_at),
+            made: minute(record.created_at),
             by: key
                 .created_by
                 .as_ref()

@@ -314,6 +314,11 @@ pub(crate) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// The same to the minute.
+pub(crate) fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M").to_string()
+}
+
 /// A span of seconds by its two greatest units; spans that are over are none.
 pub(crate) fn span(seconds: i64) -> String {
     let seconds = seconds.max(0);

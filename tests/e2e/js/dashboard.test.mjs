@@ -153,7 +153,7 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
 
     await page.locator('select[name=seconds]').selectOption('3600')
     await page.getByRole('button', { name: 'Set' }).click()
-    await page.getByText(/^(59 min|1 h)/).waitFor()
+    await page.locator('dd').getByText(/^(59 min|1 h)/).waitFor()
     await done(page)
   })
 
@@ -328,6 +328,7 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
   test('the keyboard alone is enough', async () => {
     const page = await open()
     await page.goto(`${API_URL}/dashboard`)
+    await page.locator('#key:focus').waitFor()
     await page.keyboard.type(API_KEY)
     await page.keyboard.press('Enter')
     await page.getByRole('heading', { name: 'Sandboxes' }).waitFor()
