@@ -65,7 +65,7 @@ fn meaning(argument: &Arg) -> String {
     cell(&out)
 }
 
-fn arguments<'a>(command: &'a Command, is_global: bool) -> impl Iterator<Item = &'a Arg> {
+fn arguments(command: &Command, is_global: bool) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(move |argument| {
         let name = argument.get_id().as_str();
         !argument.is_hide_set()
