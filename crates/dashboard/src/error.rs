@@ -7,7 +7,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::StatusCode;
 use warren_control::{
     AuthError, BuildStatusError, CreateError, KeysError, ManageError, PauseError, SandboxError,
-    SnapshotError, TemplateError, VolumesError, WebhookError,
+    SecretsError, SnapshotError, TemplateError, VolumesError, WebhookError,
 };
 use warren_service::Chain;
 
@@ -220,6 +220,15 @@ impl From<WebhookError> for PageError {
             WebhookError::NotFound => Self::NotFound("webhook".to_owned()),
             error @ WebhookError::Store(_) => refused(error),
             other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<SecretsError> for PageError {
+    fn from(error: SecretsError) -> Self {
+        match error {
+            SecretsError::NotFound => Self::NotFound("secret".to_owned()),
+            other => refused(other),
         }
     }
 }

@@ -13,6 +13,7 @@ mod events;
 mod login;
 mod pages;
 mod sandbox;
+mod secrets;
 mod server;
 mod session;
 mod team;
@@ -131,6 +132,11 @@ fn team_routes() -> Router<Arc<App>> {
         .route(&format!("{WEBHOOK}/switch"), post(events::switch))
         .route(&format!("{WEBHOOK}/delete"), post(events::delete))
         .route("/dashboard/usage", get(usage::usage))
+        .route(
+            "/dashboard/secrets",
+            get(secrets::list).post(secrets::create),
+        )
+        .route("/dashboard/secrets/delete", post(secrets::delete))
         .route("/dashboard/team", get(team::team))
         .route("/dashboard/keys", post(team::key_create))
         .route("/dashboard/keys/{id}/rename", post(team::key_rename))

@@ -316,6 +316,22 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
     await done(page)
   })
 
+  test('secrets go in by name and their values never come out', async () => {
+    const page = await open()
+    await signIn(page, '/dashboard/secrets')
+    const name = `dash-${randomUUID().slice(0, 8)}`
+    await page.getByLabel('Name', { exact: true }).fill(name)
+    await page.getByLabel('Value').fill('never-shown')
+    await page.getByRole('button', { name: 'Create a secret' }).click()
+    const row = page.getByRole('row').filter({ hasText: name })
+    await row.waitFor()
+    assert.ok(!(await page.content()).includes('never-shown'))
+    await picture(page, 'secrets')
+    await row.getByRole('button', { name: 'Delete' }).click()
+    await row.waitFor({ state: 'detached' })
+    await done(page)
+  })
+
   test('the machine is shown to whoever runs it', async () => {
     const page = await open()
     await signIn(page, '/dashboard/server')
@@ -369,7 +385,7 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
   test('every control has a name', async () => {
     const page = await open()
     await signIn(page)
-    const paths = ['', '/templates', '/snapshots', '/volumes', '/events', '/webhooks', '/usage', '/team', '/server', `/sandboxes/${sandbox.sandboxId}`]
+    const paths = ['', '/templates', '/snapshots', '/volumes', '/events', '/webhooks', '/usage', '/secrets', '/team', '/server', `/sandboxes/${sandbox.sandboxId}`]
     for (const path of paths) {
       await page.goto(`${API_URL}/dashboard${path}`)
       const bare = await page.evaluate(() =>
@@ -390,7 +406,7 @@ describe('dashboard', { skip: PROGRAM ? false : 'no chromium' }, () => {
     test(`pages on a ${device} screen`, async () => {
       const page = await open(options)
       await signIn(page)
-      const paths = ['', '/templates', '/volumes', '/events', '/webhooks', '/usage', '/team', '/server', `/sandboxes/${sandbox.sandboxId}`]
+      const paths = ['', '/templates', '/volumes', '/events', '/webhooks', '/usage', '/secrets', '/team', '/server', `/sandboxes/${sandbox.sandboxId}`]
       for (const path of paths) {
         await page.goto(`${API_URL}/dashboard${path}`)
         await page.locator('h1').waitFor()

@@ -108,6 +108,8 @@ ONE = "sandboxes/ixxxxxxxxxxxxxxxxxxxx"
         "webhooks",
         "webhooks/x/switch",
         "webhooks/x/delete",
+        "secrets",
+        "secrets/delete",
         "keys",
         "keys/x/rename",
         "keys/x/delete",
@@ -138,6 +140,7 @@ def test_what_is_not_there_is_told(browser, path):
         ("sandboxes", {"template": "no such", "seconds": "60"}),
         ("sandboxes", {"template": "base", "seconds": "0"}),
         ("volumes", {"name": "no/name"}),
+        ("secrets", {"name": "", "value": ""}),
         ("webhooks", {"name": "", "url": "https://x.example"}),
     ],
 )
