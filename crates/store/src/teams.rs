@@ -258,7 +258,7 @@ impl Store {
             "DELETE FROM team_members WHERE team_id = $1",
             "DELETE FROM webhooks WHERE team_id = $1",
             "DELETE FROM secrets WHERE team_id = $1",
-            "DELETE FROM secrets WHERE team_id = $1",
+            "DELETE FROM ssh_keys WHERE team_id = $1",
             "DELETE FROM idempotency WHERE team_id = $1",
         ] {
             sqlx::query(statement)
