@@ -13,6 +13,7 @@ mod events;
 mod history;
 mod idempotency;
 mod keys;
+mod limits;
 mod metrics;
 mod migrate;
 mod pool;

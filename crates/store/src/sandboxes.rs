@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use sqlx::FromRow;
 use warren_types::{
-    BuildId, EndReason, EventKind, RunId, SandboxId, SandboxState, TeamId, TemplateId,
+    ApiKeyId, BuildId, EndReason, EventKind, RunId, SandboxId, SandboxState, TeamId, TemplateId,
 };
 
 use crate::error::{malformed, query};
@@ -20,6 +20,8 @@ pub struct SandboxRecord {
     pub id: SandboxId,
     /// The team that it belongs to.
     pub team_id: TeamId,
+    /// The API key that it was made with, whose budget it counts against.
+    pub key_id: Option<ApiKeyId>,
     /// Template it was made from.
     pub template_id: TemplateId,
     /// Build it was made from.
@@ -90,6 +92,14 @@ pub struct LiveSandbox {
     pub id: SandboxId,
     /// The team that it belongs to.
     pub team_id: TeamId,
+    /// The API key that it was made with.
+    pub key_id: Option<ApiKeyId>,
+    /// CPUs.
+    pub cpu_count: u32,
+    /// Memory limit in MiB.
+    pub memory_mib: u32,
+    /// Disk limit in MiB.
+    pub disk_mib: u32,
     /// When it ends, or was paused.
     pub end_at: Timestamp,
     /// Raised by every pause and resume.
@@ -100,6 +110,7 @@ pub struct LiveSandbox {
 struct SandboxRow {
     id: String,
     team_id: String,
+    key_id: Option<String>,
     template_id: String,
     build_id: String,
     alias: Option<String>,
@@ -147,6 +158,7 @@ impl TryFrom<SandboxRow> for SandboxRecord {
         Ok(Self {
             id: id.parse().map_err(|_| malformed("id", id))?,
             team_id: row.team_id.parse().map_err(|_| malformed("team_id", id))?,
+            key_id: key(row.key_id.as_deref(), id)?,
             template_id: row
                 .template_id
                 .parse()
@@ -198,6 +210,42 @@ impl TryFrom<SandboxRow> for SandboxRecord {
     }
 }
 
+#[derive(FromRow)]
+struct LiveRow {
+    id: String,
+    team_id: String,
+    key_id: Option<String>,
+    cpu_count: i64,
+    memory_mib: i64,
+    disk_mib: i64,
+    end_at: i64,
+    revision: i64,
+}
+
+impl TryFrom<LiveRow> for LiveSandbox {
+    type Error = StoreError;
+
+    fn try_from(row: LiveRow) -> Result<Self, StoreError> {
+        let id = &row.id;
+        let number = |value: i64, field| u32::try_from(value).map_err(|_| malformed(field, id));
+        Ok(Self {
+            team_id: row.team_id.parse().map_err(|_| malformed("team_id", id))?,
+            key_id: key(row.key_id.as_deref(), id)?,
+            cpu_count: number(row.cpu_count, "cpu_count")?,
+            memory_mib: number(row.memory_mib, "memory_mib")?,
+            disk_mib: number(row.disk_mib, "disk_mib")?,
+            end_at: timestamp(row.end_at, "end_at", id)?,
+            revision: u64::try_from(row.revision).map_err(|_| malformed("revision", id))?,
+            id: id.parse().map_err(|_| malformed("id", id))?,
+        })
+    }
+}
+
+fn key(text: Option<&str>, id: &str) -> Result<Option<ApiKeyId>, StoreError> {
+    text.map(|text| text.parse().map_err(|_| malformed("key_id", id)))
+        .transpose()
+}
+
 pub(crate) fn revision(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
@@ -224,9 +272,9 @@ impl Store {
              (id, team_id, template_id, build_id, alias, state, started_at, end_at,
               cpu_count, memory_mib, disk_mib, metadata, secure, private_traffic,
               allow_internet, network, auto_pause, auto_resume, mcp, revision,
-              auto_pause_memory, timeout_s, volume_mounts, run_id)
+              auto_pause_memory, timeout_s, volume_mounts, run_id, key_id)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, $18, $19, $20, $21, $22, $23, $24)
+                     $17, $18, $19, $20, $21, $22, $23, $24, $25)
              RETURNING {SUBJECT}"
         );
         let mut tx = self.writer.begin().await.map_err(query(INSERT))?;
@@ -255,6 +303,7 @@ impl Store {
             .bind(i64::from(sandbox.timeout_s))
             .bind(mounts)
             .bind(RunId::random().to_string())
+            .bind(sandbox.key_id.map(|key| key.to_string()))
             .fetch_one(&mut *tx)
             .await
             .map_err(query(INSERT))?;
@@ -349,22 +398,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn sandbox_list_all_live(&self) -> Result<Vec<LiveSandbox>, StoreError> {
-        let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(
-            "SELECT id, team_id, end_at, revision FROM sandboxes WHERE ended_at IS NULL",
+        let rows: Vec<LiveRow> = sqlx::query_as(
+            "SELECT id, team_id, key_id, cpu_count, memory_mib, disk_mib, end_at, revision
+             FROM sandboxes WHERE ended_at IS NULL",
         )
         .fetch_all(&self.reader)
         .await
         .map_err(query("list all sandboxes"))?;
-        rows.into_iter()
-            .map(|(id, team, end, revision)| {
-                Ok(LiveSandbox {
-                    team_id: team.parse().map_err(|_| malformed("team_id", &id))?,
-                    end_at: timestamp(end, "end_at", &id)?,
-                    revision: u64::try_from(revision).map_err(|_| malformed("revision", &id))?,
-                    id: id.parse().map_err(|_| malformed("id", &id))?,
-                })
-            })
-            .collect()
+        rows.into_iter().map(LiveSandbox::try_from).collect()
     }
 
     /// Replaces what happens to a sandbox when its time runs out.

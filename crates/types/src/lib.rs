@@ -1,6 +1,7 @@
 //! Vocabulary shared by every crate: identifiers, sandbox states and their
 //! transitions, resource limits. No I/O and no async runtime.
 
+mod budget;
 pub mod egress;
 mod event;
 mod id;
@@ -12,6 +13,7 @@ mod sandbox;
 mod start;
 mod team;
 
+pub use budget::{Budget, Usage};
 pub use event::{EventKind, SandboxEnd, UnknownEvent};
 pub use id::{
     AccessTokenId, ApiKeyId, AuditId, BuildId, DeliveryId, EventId, IdError, RunId, SandboxId,

@@ -35,6 +35,7 @@ fn sandbox(team_id: TeamId, started: i64) -> SandboxRecord {
     SandboxRecord {
         id: SandboxId::random(),
         team_id,
+        key_id: None,
         template_id: TemplateId::random(),
         build_id: BuildId::random(),
         alias: Some("base".to_owned()),
