@@ -13,6 +13,7 @@ pub(crate) mod auth;
 pub(crate) mod bundle;
 pub(crate) mod connection;
 pub(crate) mod history;
+pub(crate) mod limits;
 pub(crate) mod operator;
 pub(crate) mod sandbox;
 pub(crate) mod ssh;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Backup(operator::Backup),
     /// Put a backup into an empty data directory.
     Restore(operator::Restore),
+    /// Show what team and key may have and what of it is used; as the administrator, set it.
+    Limits(limits::LimitsCommand),
     /// Measure how fast a server creates sandboxes, runs commands in them and ends them.
     Bench(Bench),
     /// Print a script that completes commands and flags in a shell.
@@ -178,6 +181,9 @@ pub(crate) struct Up {
 
     #[command(flatten)]
     pub(crate) ssh: ssh::Serve,
+
+    #[command(flatten)]
+    pub(crate) limits: limits::Limits,
 
     /// URL that clients reach the API at, for links to it; needed only behind a proxy that
     /// hides it [default: the host that a request names].

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::net::TcpStream;
 use warren_control::{Control, Wake, WakeAsk};
 use warren_node::{Node, RouteFacts};
-use warren_proxy::{Ask, Dial, Resolution, Route, RouteSource};
+use warren_proxy::{Ask, ConnectionLimit, Dial, Resolution, Route, RouteSource};
 use warren_runtime::Runtime;
 use warren_service::Secret;
 use warren_types::{SandboxId, SandboxState};
@@ -24,15 +24,23 @@ const MAX_WAKES: u32 = 3;
 pub(crate) struct LocalRoutes<R: Runtime> {
     node: Arc<Node<R>>,
     control: Arc<Control>,
+    /// Requests to one sandbox in flight at a time.
+    max_connections: Option<u32>,
     /// One route per run, so that its requests are counted together.
     routes: Mutex<HashMap<SandboxId, Arc<Route>>>,
 }
 
 impl<R: Runtime> LocalRoutes<R> {
-    pub(crate) fn new(node: Arc<Node<R>>, control: Arc<Control>) -> Self {
+    /// `max_connections` is how many requests to a sandbox may be in flight at a time.
+    pub(crate) fn new(
+        node: Arc<Node<R>>,
+        control: Arc<Control>,
+        max_connections: Option<u32>,
+    ) -> Self {
         Self {
             node,
             control,
+            max_connections,
             routes: Mutex::default(),
         }
     }
@@ -55,6 +63,7 @@ impl<R: Runtime> LocalRoutes<R> {
         route.traffic_access_token = facts.network.traffic_access_token.clone().map(Secret::new);
         route.mask_request_host = facts.network.mask_request_host.clone();
         route.https_ports = facts.network.https_ports.clone();
+        route.connections = Arc::new(ConnectionLimit::new(self.max_connections));
         let route = Arc::new(route);
         routes.insert(id.clone(), Arc::clone(&route));
         route

@@ -18,6 +18,7 @@ mod edge;
 mod egress;
 mod guest;
 mod interpreter;
+mod limits;
 mod manual;
 mod mcp;
 mod operator;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         Command::SshKey(args) => sshclient::keys(args, as_json),
         Command::Bundle(args) => bundle::run(args),
         Command::Uninstall(args) => uninstall::run(&args),
+        Command::Limits(args) => limits::run(args, as_json),
     };
     result.unwrap_or_else(|error| {
         // A closed stderr leaves nobody to tell.

@@ -154,6 +154,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
             max_cpus: args.max_cpus,
             max_memory_mib: args.max_memory_mib,
             disk_mib: args.base_disk_mib,
+            team: args.limits.team(),
+            key: args.limits.key(),
             ..Limits::default()
         },
         retention: RETENTION,
@@ -197,7 +199,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
         public_url: args.public_url.clone(),
         admin_token: Some(data.admin_token()?),
         ssh: ssh.as_ref().map(Ssh::facts),
-        ..ApiConfig::default()
+        rate_limits: args.limits.rate_limit.iter().cloned().collect(),
     };
     let api = warren_api::router(Arc::clone(&control), api_config);
     builtin::Builtins {
@@ -224,7 +226,12 @@ async fn start(args: Up) -> anyhow::Result<()> {
         let (node, control) = (Arc::clone(&node), Arc::clone(&control));
         services.spawn(ssh.serve(node, control, services.stop_token().clone()));
     }
-    let routes = Arc::new(LocalRoutes::new(Arc::clone(&node), Arc::clone(&control)));
+    let routes = LocalRoutes::new(
+        Arc::clone(&node),
+        Arc::clone(&control),
+        args.limits.sandbox_connections,
+    );
+    let routes = Arc::new(routes);
     let proxy = Proxy::new(routes, ProxyConfig::default());
     let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);
     let edge = Edge {
@@ -238,6 +245,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
         edge,
         stop.clone(),
         ListenerConfig {
+            header_timeout: Duration::from_secs(args.limits.header_timeout_secs.into()),
             drain_timeout: DRAIN,
             tls,
             ..ListenerConfig::default()

@@ -16,6 +16,7 @@ use warren_types::TeamId;
 use crate::error::ApiError;
 use crate::extract::{self, detached};
 use crate::operations::{Access, Operation, Trail};
+use crate::rate::Calling;
 use crate::router::App;
 use crate::secrets;
 use crate::trail::{Entry, Outcome};
@@ -122,7 +123,16 @@ async fn let_through(
         actor,
         request_id: Some(id),
     };
-    let rate = team.and_then(|team| app.rates.take(team, &operation.method, operation.path));
+    let rate = caller.as_deref().and_then(|caller| {
+        let (team_per_minute, key_per_minute) = app.control.requests_per_minute(caller);
+        let calling = Calling {
+            team: caller.team.id,
+            key: caller.key,
+            team_per_minute,
+            key_per_minute,
+        };
+        app.rates.take(calling, &operation.method, operation.path)
+    });
     let mut response = match rate {
         Some(Err(refused)) => refused.into_response(),
         rate => {

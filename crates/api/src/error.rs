@@ -19,6 +19,8 @@ use crate::trail::Told;
 
 /// All that is said of a fault of ours; the cause is in the log.
 pub(crate) const INTERNAL: &str = "internal server error";
+/// When a client may ask again whose request found no room: others end all the time.
+const RETRY_AFTER_S: u64 = 2;
 const CAPACITY: &str = "sandbox_capacity_unavailable";
 
 /// Tells clients whether to send the request again by themselves.
@@ -138,7 +140,10 @@ impl From<TemplateError> for ApiError {
             E::Store(_) => return Self::internal(&error),
             E::NotFound(_) | E::Tag { .. } | E::NoSuchId(_) => StatusCode::NOT_FOUND,
             E::ForeignAlias | E::Foreign(_) => StatusCode::FORBIDDEN,
-            E::Unprepared { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            // It takes minutes.
+            E::Unprepared { .. } => {
+                return Self::told(StatusCode::SERVICE_UNAVAILABLE, &error).should_retry(false);
+            }
             E::Reference(_) | E::Namespace { .. } | E::TeamMismatch | E::Page(_) => {
                 StatusCode::BAD_REQUEST
             }
@@ -167,9 +172,7 @@ impl From<CreateError> for ApiError {
             E::Template(error) => error.into(),
             E::Node(error) => node_refused(&error),
             // Waiting a few seconds does not cure it.
-            E::Quota { .. } => {
-                Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false)
-            }
+            E::Quota(_) => Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false),
             E::Timeout(_)
             | E::AutoPauseMemory
             | E::AutoPauseResume
@@ -194,12 +197,14 @@ fn node_refused(error: &warren_control::NodeError) -> ApiError {
             tracing::warn!(error = %Chain(error), "no room for a sandbox");
             ApiError::new(unavailable, "Failed to place sandbox: no room on the node")
                 .code(CAPACITY)
+                .retry_after(RETRY_AFTER_S)
         }
         E::Stopping => ApiError::new(
             unavailable,
             "Failed to place sandbox: the server is stopping",
         )
-        .code(CAPACITY),
+        .code(CAPACITY)
+        .retry_after(RETRY_AFTER_S),
         E::LayerMissing(_) => {
             tracing::error!(error = %Chain(error), "a template is incomplete");
             ApiError::new(
@@ -243,7 +248,7 @@ impl From<SandboxError> for ApiError {
                     .code("sandbox_filesystem_boot_unconfirmed");
             }
             // Waiting a few seconds does not cure it.
-            E::Quota { .. } => {
+            E::Quota(_) => {
                 return Self::told(StatusCode::TOO_MANY_REQUESTS, &error).should_retry(false);
             }
             E::Timeout(_) | E::MaxLength | E::Network(_) => StatusCode::BAD_REQUEST,

@@ -1,6 +1,7 @@
 //! Reading requests and writing answers.
 
 use std::future::Future;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
@@ -12,6 +13,7 @@ use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use tokio::time::timeout;
 use tracing::Instrument;
 use warren_control::Control;
 use warren_types::SandboxId;
@@ -20,6 +22,8 @@ use crate::error::{ApiError, INTERNAL};
 
 /// Longest request body.
 const MAX_BODY: usize = 16 * 1024 * 1024;
+/// How long it may take to arrive; clients wait no longer for the answer.
+const BODY_TIME: Duration = Duration::from_secs(60);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer with a JSON body.
@@ -81,8 +85,14 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for TemplateJson<T> {
 pub(crate) struct OptionalJson<T>(pub(crate) T);
 
 async fn body(request: Request) -> Result<Bytes, ApiError> {
-    to_bytes(request.into_body(), MAX_BODY)
+    let read = to_bytes(request.into_body(), MAX_BODY);
+    let late = |_| {
+        let text = "Error when parsing request: the body did not arrive in time";
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, text)
+    };
+    timeout(BODY_TIME, read)
         .await
+        .map_err(late)?
         .map_err(|error| {
             let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
             while let Some(error) = cause {

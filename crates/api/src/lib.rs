@@ -14,6 +14,7 @@ mod idempotent;
 mod identity;
 mod images;
 mod keys;
+mod limits;
 mod list;
 mod nodes;
 mod observe;

@@ -1,11 +1,11 @@
-//! Token buckets by team and route.
+//! Token buckets by team and route, by team, and by key.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use warren_types::TeamId;
+use warren_types::{ApiKeyId, TeamId};
 
 use crate::error::ApiError;
 
@@ -28,6 +28,14 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
+    fn per_minute(calls: u32) -> Self {
+        Self {
+            burst: calls,
+            tokens: calls,
+            period: Duration::from_secs(60),
+        }
+    }
+
     fn per_second(self) -> f64 {
         f64::from(self.tokens.max(1)) / self.period.as_secs_f64().max(0.001)
     }
@@ -43,6 +51,19 @@ pub(crate) struct RateState {
 }
 
 impl RateState {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "tokens lie between zero and the burst"
+    )]
+    fn new(tokens: f64, limit: RateLimit) -> Self {
+        Self {
+            limit: limit.burst,
+            remaining: tokens as u32,
+            reset_s: seconds(f64::from(limit.burst) - tokens, limit),
+        }
+    }
+
     pub(crate) fn write(self, headers: &mut HeaderMap) {
         headers.insert(LIMIT.clone(), HeaderValue::from(self.limit));
         headers.insert(REMAINING.clone(), HeaderValue::from(self.remaining));
@@ -90,11 +111,33 @@ fn seconds(missing: f64, limit: RateLimit) -> u64 {
     (missing.max(0.0) / limit.per_second()).ceil() as u64
 }
 
+/// What a bucket counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Counted {
+    /// Calls of a team to a route.
+    Route(TeamId, String),
+    /// All calls of a team.
+    Team(TeamId),
+    /// All calls with a key.
+    Key(ApiKeyId),
+}
+
+/// Who calls, and how often they may call anything.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Calling {
+    pub(crate) team: TeamId,
+    pub(crate) key: Option<ApiKeyId>,
+    /// Calls of the team in a minute.
+    pub(crate) team_per_minute: Option<u32>,
+    /// Calls with the key in a minute.
+    pub(crate) key_per_minute: Option<u32>,
+}
+
 /// All limits and buckets.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     limits: HashMap<String, RateLimit>,
-    buckets: Mutex<HashMap<(TeamId, String), Bucket>>,
+    buckets: Mutex<HashMap<Counted, (RateLimit, Bucket)>>,
 }
 
 impl Rates {
@@ -105,65 +148,75 @@ impl Rates {
         }
     }
 
-    /// Counts a call; `None` where there is no limit.
+    /// Counts a call against every limit that it is under, or against none if one refuses
+    /// it; `None` where there is no limit. What is told is the limit that is nearest.
     pub(crate) fn take(
         &self,
-        team: TeamId,
+        calling: Calling,
         method: &Method,
         path: &str,
     ) -> Option<Result<RateState, RateRefused>> {
-        if self.limits.is_empty() {
+        let under = self.under(calling, method, path);
+        if under.is_empty() {
             return None;
         }
-        self.take_at(team, format!("{method} {path}"), Instant::now())
+        Some(self.take_at(under, Instant::now()))
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "tokens lie between zero and the burst"
-    )]
+    fn under(&self, calling: Calling, method: &Method, path: &str) -> Vec<(Counted, RateLimit)> {
+        let mut under = Vec::new();
+        if !self.limits.is_empty() {
+            let route = format!("{method} {path}");
+            if let Some(limit) = self.limits.get(&route) {
+                under.push((Counted::Route(calling.team, route), *limit));
+            }
+        }
+        if let Some(calls) = calling.team_per_minute {
+            under.push((Counted::Team(calling.team), RateLimit::per_minute(calls)));
+        }
+        if let Some((key, calls)) = calling.key.zip(calling.key_per_minute) {
+            under.push((Counted::Key(key), RateLimit::per_minute(calls)));
+        }
+        under
+    }
+
     fn take_at(
         &self,
-        team: TeamId,
-        route: String,
+        under: Vec<(Counted, RateLimit)>,
         now: Instant,
-    ) -> Option<Result<RateState, RateRefused>> {
-        let limit = *self.limits.get(&route)?;
-        let full = f64::from(limit.burst);
+    ) -> Result<RateState, RateRefused> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MANY_BUCKETS {
-            let limits = &self.limits;
-            buckets.retain(|(_, route), bucket| {
-                limits
-                    .get(route)
-                    .is_some_and(|limit| bucket.refilled(*limit, now) < f64::from(limit.burst))
-            });
+            buckets
+                .retain(|_, (limit, bucket)| bucket.refilled(*limit, now) < f64::from(limit.burst));
         }
-        let bucket = buckets.entry((team, route)).or_insert(Bucket {
-            tokens: full,
-            at: now,
+        let left = |counted: &Counted, limit: RateLimit| {
+            buckets
+                .get(counted)
+                .map_or(f64::from(limit.burst), |(_, b)| b.refilled(limit, now))
+        };
+        let taken: Vec<_> = under
+            .into_iter()
+            .map(|(counted, limit)| (left(&counted, limit), counted, limit))
+            .collect();
+        let refused = taken.iter().filter(|(left, ..)| *left < 1.0);
+        let refused = refused.map(|(left, _, limit)| RateRefused {
+            state: RateState::new(*left, *limit),
+            retry_after_s: seconds(1.0 - left, *limit).max(1),
         });
-        let tokens = bucket.refilled(limit, now);
-        let allowed = tokens >= 1.0;
-        let left = if allowed { tokens - 1.0 } else { tokens };
-        *bucket = Bucket {
-            tokens: left,
-            at: now,
-        };
-        let state = RateState {
-            limit: limit.burst,
-            remaining: left as u32,
-            reset_s: seconds(full - left, limit),
-        };
-        Some(if allowed {
-            Ok(state)
-        } else {
-            Err(RateRefused {
-                state,
-                retry_after_s: seconds(1.0 - left, limit).max(1),
-            })
-        })
+        if let Some(refused) = refused.max_by_key(|refused| refused.retry_after_s) {
+            return Err(refused);
+        }
+        let mut nearest: Option<RateState> = None;
+        for (left, counted, limit) in taken {
+            let tokens = left - 1.0;
+            buckets.insert(counted, (limit, Bucket { tokens, at: now }));
+            let state = RateState::new(tokens, limit);
+            if nearest.is_none_or(|nearest| state.remaining < nearest.remaining) {
+                nearest = Some(state);
+            }
+        }
+        Ok(nearest.expect("a call under a limit"))
     }
 }
 
@@ -179,15 +232,10 @@ mod tests {
             period: Duration::from_secs(10),
         };
         let rates = Rates::new(HashMap::from([("GET /x".to_owned(), limit)]));
-        let (team, start) = (TeamId::random(), Instant::now());
+        let (team, start) = (calling(), Instant::now());
         let call = |after: u64| {
-            rates
-                .take_at(
-                    team,
-                    "GET /x".to_owned(),
-                    start + Duration::from_secs(after),
-                )
-                .unwrap()
+            let under = rates.under(team, &Method::GET, "/x");
+            rates.take_at(under, start + Duration::from_secs(after))
         };
         assert_eq!(
             call(0).unwrap(),
@@ -219,10 +267,56 @@ mod tests {
             period: Duration::from_secs(60),
         };
         let rates = Rates::new(HashMap::from([("GET /x".to_owned(), limit)]));
-        let (a, b) = (TeamId::random(), TeamId::random());
+        let (a, b) = (calling(), calling());
         assert!(rates.take(a, &Method::GET, "/x").unwrap().is_ok());
         assert!(rates.take(a, &Method::GET, "/x").unwrap().is_err());
         assert!(rates.take(b, &Method::GET, "/x").unwrap().is_ok());
         assert!(rates.take(a, &Method::POST, "/x").is_none());
+    }
+
+    fn calling() -> Calling {
+        Calling {
+            team: TeamId::random(),
+            key: Some(ApiKeyId::random()),
+            team_per_minute: None,
+            key_per_minute: None,
+        }
+    }
+
+    #[test]
+    fn a_call_that_one_limit_refuses_costs_the_others_nothing() {
+        let rates = Rates::default();
+        let one = Calling {
+            team_per_minute: Some(3),
+            key_per_minute: Some(1),
+            ..calling()
+        };
+        let other = Calling {
+            key: Some(ApiKeyId::random()),
+            ..one
+        };
+        let take = |who| rates.take(who, &Method::GET, "/x").unwrap();
+        assert_eq!(take(one).unwrap().limit, 1, "the nearest limit is told");
+        for _ in 0..5 {
+            let refused = take(one).unwrap_err();
+            assert!((1..=60).contains(&refused.retry_after_s), "{refused:?}");
+        }
+        assert!(take(other).is_ok(), "the team's calls are not used up");
+        let none = Calling {
+            team_per_minute: None,
+            key_per_minute: None,
+            ..one
+        };
+        assert!(rates.take(none, &Method::GET, "/x").is_none());
+    }
+
+    #[test]
+    fn a_limit_of_zero_refuses_all() {
+        let closed = Calling {
+            key_per_minute: Some(0),
+            ..calling()
+        };
+        let rates = Rates::default();
+        assert!(rates.take(closed, &Method::GET, "/x").unwrap().is_err());
     }
 }

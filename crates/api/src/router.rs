@@ -15,8 +15,8 @@ use warren_service::Secret;
 use crate::operations::{Access, Operation, Operations, Trail};
 use crate::rate::{RateLimit, Rates};
 use crate::{
-    admin, auth, builds, cors, events, health, identity, images, keys, list, nodes, observe,
-    sandboxes, secrets, snapshots, sshkeys, tags, teams, templates, unimplemented, uploads,
+    admin, auth, builds, cors, events, health, identity, images, keys, limits, list, nodes,
+    observe, sandboxes, secrets, snapshots, sshkeys, tags, teams, templates, unimplemented, uploads,
     volumecontent, volumes,
 };
 
@@ -415,7 +415,15 @@ pub fn operations() -> Vec<Operation> {
 /// What this server has beyond the API that clients know.
 fn of_our_own(table: Table) -> Table {
     const IMAGE: &str = "/templates/{templateID}/image";
-    let table = table.built(Method::GET, IMAGE, Access::KeyOrToken, images::export);
+    const TEAM_LIMITS: &str = "/admin/teams/{teamID}/limits";
+    const KEY_LIMITS: &str = "/admin/teams/{teamID}/api-keys/{apiKeyID}/limits";
+    let table = table
+        .built(Method::GET, IMAGE, Access::KeyOrToken, images::export)
+        .built(Method::GET, "/limits", Access::Key, limits::mine)
+        .built(Method::GET, TEAM_LIMITS, Access::Admin, limits::team)
+        .built(Method::PUT, TEAM_LIMITS, Access::Admin, limits::set_team)
+        .built(Method::GET, KEY_LIMITS, Access::Admin, limits::key)
+        .built(Method::PUT, KEY_LIMITS, Access::Admin, limits::set_key);
     operation_of_the_server(sshkeys::routes(table))
 }
 

@@ -31,6 +31,7 @@ mod events;
 mod files;
 mod http;
 mod interpreter;
+mod limits;
 mod login;
 mod sandbox;
 mod shell;
@@ -60,8 +61,9 @@ pub use warren_connect::filesystem::{EntryInfo, FileType};
 pub use warren_connect::process::ProcessInfo;
 pub use warren_types::LogLevel;
 pub use warren_wire::{
-    AutoResume, BuildLogEntry, ImageRegistry, ListedSandbox, LogRecord, NewSandbox, SandboxDetail,
-    SandboxEvent, SandboxMetric, SshKey, SshServer, State, Team, Template as TemplateInfo,
-    TemplateBuildRequested, Volume as VolumeInfo, VolumeEntryStat, VolumeEntryType, VolumeMount,
+    AutoResume, Budget, BuildLogEntry, CallerLimits, ImageRegistry, Limits, ListedSandbox,
+    LogRecord, NewSandbox, SandboxDetail, SandboxEvent, SandboxMetric, SshKey, SshServer, State,
+    Team, Template as TemplateInfo, TemplateBuildRequested, Usage, Volume as VolumeInfo,
+    VolumeEntryStat, VolumeEntryType, VolumeMount,
 };
 pub use watch::{Change, FileEvent, Watch};

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use warren_cluster::{BuildImage, NodeHandle};
 use warren_service::{Secret, Tasks};
 use warren_store::Store;
-use warren_types::{SandboxEnd, SandboxId, TemplateId};
+use warren_types::{Budget, SandboxEnd, SandboxId, TemplateId};
 use warren_volume::Volumes;
 
 use crate::auth::KeyCache;
@@ -49,6 +49,21 @@ pub struct Limits {
     pub build_wait: Duration,
     /// How long a build may run.
     pub build_time: Duration,
+    /// What a team may have at a time beside its number of sandboxes, which
+    /// [`max_sandboxes`](Self::max_sandboxes) is.
+    pub team: Budget,
+    /// What an API key may have at a time.
+    pub key: Budget,
+}
+
+impl Limits {
+    fn quota(&self) -> Quota {
+        let team = Budget {
+            sandboxes: Some(self.max_sandboxes),
+            ..self.team
+        };
+        Quota::new(team, self.key)
+    }
 }
 
 impl Default for Limits {
@@ -63,6 +78,8 @@ impl Default for Limits {
             max_disk_mib: 25_000,
             build_wait: Duration::from_secs(40 * 60),
             build_time: Duration::from_secs(3600),
+            team: Budget::default(),
+            key: Budget::default(),
         }
     }
 }
@@ -203,6 +220,7 @@ impl Control {
             .build
             .as_ref()
             .map(|build| Arc::new(Builds::new(build)));
+        let quota = Arc::new(config.limits.quota());
         Arc::new(Self {
             config,
             store,
@@ -210,7 +228,7 @@ impl Control {
             tasks: Tasks::new(),
             keys: KeyCache::default(),
             builds: ResolveCache::default(),
-            quota: Arc::default(),
+            quota,
             node_state: NodeState::default(),
             meters: Meters::default(),
             gates: Gates::default(),

@@ -11,6 +11,7 @@ use warren_store::{MountRecord, SandboxRecord, StoreError};
 use warren_types::{EndReason, OnTimeout, SandboxId, SandboxState};
 
 use crate::identity::audiences;
+use crate::limits::claim;
 use crate::templates::Resolved;
 use crate::{Caller, Control, CreateError, IamToken, NetworkSettings, Sandbox, Team, TimeoutError};
 
@@ -78,11 +79,9 @@ impl Control {
         let resolved = self.resolve(team, &request.template).await?;
         let mounts = self.mounts(team, &request.volume_mounts).await?;
         self.takes_sandboxes().map_err(CreateError::Node)?;
-        let limit = team.max_sandboxes;
         let place = self
             .quota
-            .reserve(team.id, limit)
-            .ok_or(CreateError::Quota { limit })?;
+            .reserve(claim(caller, &resolved.image.resources))?;
         let private_traffic = network.allow_public_traffic == Some(false);
         let began = Instant::now();
         let made = self
@@ -105,7 +104,7 @@ impl Control {
         let id = view.id.clone();
         place.keep(id.clone(), view.revision);
         request.network = Some(network);
-        let record = record(team, &request, &resolved, view, private_traffic);
+        let record = record(caller, &request, &resolved, view, private_traffic);
         self.enrol(&record).await?;
         Ok(self.sandbox(record))
     }
@@ -214,7 +213,7 @@ fn size(map: &BTreeMap<String, String>) -> usize {
 }
 
 fn record(
-    team: &Team,
+    caller: &Caller,
     request: &NewSandbox,
     resolved: &Resolved,
     view: SandboxView,
@@ -226,7 +225,8 @@ fn record(
         .filter(|network| !network.is_empty());
     SandboxRecord {
         id: view.id,
-        team_id: team.id,
+        team_id: caller.team.id,
+        key_id: caller.key,
         template_id: view.template_id,
         build_id: view.build_id,
         alias: resolved.alias.clone(),

@@ -5,7 +5,7 @@ use warren_cluster::NodeError;
 use warren_store::StoreError;
 use warren_types::{EndReason, SandboxEnd, SandboxId, SandboxState};
 
-use crate::{IamError, MetadataError, NetworkError, PageError, ReferenceError};
+use crate::{IamError, MetadataError, NetworkError, OverBudget, PageError, ReferenceError};
 
 /// Why a caller is not let in.
 #[derive(Debug, thiserror::Error)]
@@ -167,15 +167,9 @@ pub enum CreateError {
     /// No such template.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The team runs as many as it may.
-    #[error(
-        "you have reached the maximum number of concurrent E2B sandboxes ({limit}). \
-         Kill or wait for a sandbox to end, or raise the limit of your team."
-    )]
-    Quota {
-        /// How many it may run.
-        limit: u32,
-    },
+    /// The team or the key has as much as it may.
+    #[error(transparent)]
+    Quota(#[from] OverBudget),
     /// The node did not make it.
     #[error("place sandbox")]
     Node(#[source] NodeError),
@@ -240,15 +234,9 @@ pub enum SandboxError {
         #[source]
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It does not run, and its team runs as many as it may.
-    #[error(
-        "you have reached the maximum number of concurrent E2B sandboxes ({limit}). \
-         Kill or wait for a sandbox to end, or raise the limit of your team."
-    )]
-    Quota {
-        /// How many it may run.
-        limit: u32,
-    },
+    /// It does not run, and its team or key has as much as it may.
+    #[error(transparent)]
+    Quota(#[from] OverBudget),
     /// A bad time.
     #[error(transparent)]
     Timeout(#[from] TimeoutError),

@@ -20,6 +20,7 @@ mod idempotency;
 mod identity;
 mod keys;
 mod lifecycle;
+mod limits;
 mod list;
 mod login;
 mod metadata;
@@ -63,6 +64,7 @@ pub use explain::{ExplainError, Explanation};
 pub use idempotency::Execution;
 pub use identity::{IamError, IamToken, Identity, IdentityError};
 pub use keys::{CreatedKey, CreatedToken, KeyView, KeysError, NewKey, TeamWithKey};
+pub use limits::{CallerLimits, LimitsView, OverBudget};
 pub use list::{ListQuery, Order, Page};
 pub use login::ProgramLogin;
 pub use metadata::MetadataError;
@@ -95,6 +97,7 @@ pub use warren_store::{
     TemplateRecord, TemplateSummary, UserRecord, VolumeRecord, WebhookRecord,
 };
 pub use warren_template::build::{RegistryCredentials, Step};
+pub use warren_types::{Budget, Usage};
 pub use warren_volume::{
     Content, Draft, Entry, EntryKind, NewNode, Owner, VolumeError, VolumePath,
 };

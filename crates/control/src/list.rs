@@ -224,6 +224,7 @@ mod tests {
         SandboxRecord {
             id: id.parse::<SandboxId>().unwrap(),
             team_id: TeamId::random(),
+            key_id: None,
             template_id: TemplateId::random(),
             build_id: BuildId::random(),
             alias: None,

@@ -14,6 +14,7 @@ use warren_store::{PauseRecord, SandboxChange, SandboxRecord, StoreError};
 use warren_types::{OnTimeout, SandboxId, SandboxState, TeamId};
 
 use crate::create::{check_timeout, micros};
+use crate::limits::claim_of;
 use crate::sandbox::latest_end;
 use crate::{Caller, Control, PauseError, Sandbox, SandboxError, Team, TimeoutError};
 
@@ -200,9 +201,7 @@ impl Control {
         };
         let place = if view.pause.is_some() {
             self.follow_change(&view).await?;
-            let limit = team.max_sandboxes;
-            let place = self.quota.reserve(team.id, limit);
-            Some(place.ok_or(SandboxError::Quota { limit })?)
+            Some(self.quota.reserve_run(claim_of(record))?)
         } else {
             if Timestamp::now() >= latest_end(view.started_at, team.max_length) {
                 return Err(SandboxError::MaxLength);
@@ -225,7 +224,7 @@ impl Control {
         match place {
             Some(place) => place.keep(id.clone(), revision),
             // It was paused and taken up again between the two questions.
-            None => self.quota.adopt(team.id, id.clone(), revision),
+            None => self.quota.adopt(claim_of(record), id.clone(), revision),
         }
         if !self.follow_change(&resumed.view).await? {
             self.store

@@ -12,6 +12,7 @@ use warren_store::{
 use warren_types::{BuildId, ENVD_VERSION, OnTimeout, SandboxId, SandboxState};
 
 use crate::create::{check_timeout, micros};
+use crate::limits::claim;
 use crate::names::{DEFAULT_TAG, qualified};
 use crate::paging::{self, Cursor};
 use crate::{
@@ -242,7 +243,7 @@ impl Control {
         count: i64,
         timeout_s: i64,
     ) -> Result<Vec<Result<Sandbox, CreateError>>, ForkError> {
-        let (team, limit) = (&caller.team, caller.team.max_sandboxes);
+        let (team, limit) = (&caller.team, self.max_sandboxes(caller));
         match count {
             ..1 => return Err(ForkError::TooFew),
             _ if count > MAX_FORKS => return Err(ForkError::TooMany(MAX_FORKS)),
@@ -315,11 +316,9 @@ impl Control {
         timeout_s: i64,
         request: CreateSandbox,
     ) -> Result<Sandbox, CreateError> {
-        let limit = caller.team.max_sandboxes;
         let place = self
             .quota
-            .reserve(caller.team.id, limit)
-            .ok_or(CreateError::Quota { limit })?;
+            .reserve(claim(caller, &request.image.resources))?;
         self.takes_sandboxes().map_err(CreateError::Node)?;
         let began = std::time::Instant::now();
         let made = self.node.create(request).await;
@@ -330,6 +329,7 @@ impl Control {
         fault::point("fork.started");
         let record = SandboxRecord {
             id: view.id,
+            key_id: caller.key,
             state: SandboxState::Running,
             started_at: micros(view.started_at),
             end_at: micros(view.end_at),

@@ -159,6 +159,7 @@ impl Control {
             created_at: Timestamp::now(),
         };
         if self.store.team_insert(by, &record).await? {
+            self.note_team(&record);
             Ok(record)
         } else {
             Err(TeamsError::SlugTaken(record.slug))
@@ -226,7 +227,9 @@ impl Control {
         if !changed? {
             return Err(TeamsError::NotFound);
         }
-        self.store.team_get(id).await?.ok_or(TeamsError::NotFound)
+        let record = self.store.team_get(id).await?.ok_or(TeamsError::NotFound)?;
+        self.note_team(&record);
+        Ok(record)
     }
 
     /// Sets how many sandboxes a team may run at a time; `None` for the server's default.

@@ -144,7 +144,7 @@ impl Control {
         };
         match self.take_up(&team, &record, request).await {
             Ok(_) => Wake::Running,
-            Err(error @ SandboxError::Quota { .. }) => Wake::Limit {
+            Err(error @ SandboxError::Quota(_)) => Wake::Limit {
                 message: error.to_string(),
             },
             Err(

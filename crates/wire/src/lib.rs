@@ -5,6 +5,7 @@
 mod build;
 mod error;
 mod event;
+mod limits;
 mod network;
 mod node;
 mod observe;
@@ -26,6 +27,7 @@ pub use event::{
     EVENT_VERSION, NewWebhook, SandboxEvent, Webhook, WebhookAttempt, WebhookChange,
     WebhookDelivery,
 };
+pub use limits::{Budget, CallerLimits, Limits, Usage};
 pub use network::{
     EgressProxy, EgressProxyTls, NetworkRule, NetworkSettings, NetworkTransform, NetworkUpdate,
 };

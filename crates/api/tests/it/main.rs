@@ -11,6 +11,7 @@ mod events;
 mod idempotency;
 mod keys;
 mod lifecycle;
+mod limits;
 mod list;
 mod matrix;
 mod node;
