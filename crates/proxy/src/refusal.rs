@@ -128,6 +128,11 @@ impl Refusal {
         response
             .headers_mut()
             .insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        if matches!(self, Self::TooManyConnections { .. }) {
+            // Requests end all the time.
+            let soon = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, soon);
+        }
         if asker.head {
             // HTTP/2 would send the body that HTTP/1.1 leaves out by itself.
             *response.body_mut() = ProxyBody::empty();

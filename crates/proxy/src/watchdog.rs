@@ -14,6 +14,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::stream::Stream;
 
+/// What a client is told whose request does not come to its end. Written past hyper, which
+/// has not begun an answer.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 47\r\n\r\n\
+    the head of the request did not arrive in time\n";
+
 /// What a connection's requests are doing.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
@@ -65,6 +71,10 @@ pub(crate) struct Watched {
     activity: Arc<Activity>,
     limits: Limits,
     in_header: bool,
+    /// Part of a head has arrived.
+    has_begun: bool,
+    /// The client does not take what was written last.
+    is_stuck: bool,
     seen: u64,
     armed: bool,
     deadline: Pin<Box<Sleep>>,
@@ -84,6 +94,8 @@ impl Watched {
             limits,
             // A client that connects is expected to ask something at once.
             in_header: true,
+            has_begun: false,
+            is_stuck: false,
             seen: 0,
             armed: false,
             deadline: Box::pin(sleep_until(Instant::now())),
@@ -95,6 +107,7 @@ impl Watched {
         if started != self.seen {
             self.seen = started;
             self.in_header = false;
+            self.has_begun = false;
             self.armed = false;
         }
     }
@@ -105,6 +118,25 @@ impl Watched {
             self.in_header = true;
             self.armed = false;
         }
+        self.has_begun |= self.in_header;
+    }
+
+    /// Tells a client why it is cut off that has sent part of a head. Not one that has sent
+    /// nothing: it may be about to, and would take this for the answer.
+    fn say_too_slow(&mut self, cx: &mut Context<'_>) {
+        if self.limits.header.is_none() || !self.has_begun || self.is_stuck {
+            return;
+        }
+        // So little fits into the buffers, or the client would not read it either.
+        let mut stream = Pin::new(&mut self.stream);
+        if stream.as_mut().poll_write(cx, TOO_SLOW).is_ready() {
+            let _unread = stream.poll_flush(cx);
+        }
+    }
+
+    fn wrote<T>(&mut self, result: Poll<T>) -> Poll<T> {
+        self.is_stuck = result.is_pending();
+        result
     }
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -133,6 +165,7 @@ impl AsyncRead for Watched {
         if this.prefix.has_remaining() {
             let count = this.prefix.remaining().min(buf.remaining());
             buf.put_slice(&this.prefix.split_to(count));
+            this.has_begun = true;
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -145,6 +178,7 @@ impl AsyncRead for Watched {
             }
             Poll::Pending => {
                 ready!(this.poll_expired(cx));
+                this.say_too_slow(cx);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
@@ -157,7 +191,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -165,7 +201,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {

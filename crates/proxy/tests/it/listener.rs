@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use warren_proxy::ListenerConfig;
 
@@ -42,12 +43,37 @@ async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
     let world = World::with(config).await;
     let run = world.run("iabc");
     run.ports.open(80, world.http_guest(echo).await);
-    for begun in ["", "GET / HTTP/1.1\r\nhost: 80-iabc.d\r\nx-slow: "] {
+    let whole = "GET / HTTP/1.1\r\nhost: 80-iabc.d\r\n\r\n";
+    let begun = "GET / HTTP/1.1\r\nhost: 80-iabc.d\r\nx-slow: ";
+    for (first, then, answer) in [
+        ("", "", ""),
+        ("", begun, "HTTP/1.1 408 "),
+        (whole, begun, "HTTP/1.1 408 "),
+    ] {
         let mut client = world.connect().await;
-        client.write_all(begun.as_bytes()).await.unwrap();
+        if !first.is_empty() {
+            client.write_all(first.as_bytes()).await.unwrap();
+            let mut status = [0; 12];
+            within(client.read_exact(&mut status)).await.unwrap();
+            assert_eq!(&status, b"HTTP/1.1 200");
+            // All of it has arrived once nothing more does for a moment.
+            let mut rest = [0; 4096];
+            while let Ok(read) = timeout(SHORT / 4, client.read(&mut rest)).await {
+                assert_ne!(read.unwrap(), 0);
+            }
+        }
+        client.write_all(then.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
         let _ = within(client.read_to_end(&mut rest)).await;
-        assert!(!rest.starts_with(b"HTTP/1.1 200"), "{rest:?}");
+        let rest = String::from_utf8(rest).unwrap();
+        assert!(rest.starts_with(answer), "{rest}");
+        if answer.is_empty() {
+            assert_eq!(rest, "");
+        } else {
+            let (head, body) = rest.split_once("\r\n\r\n").unwrap();
+            let length = format!("content-length: {}", body.len());
+            assert!(head.contains(&length), "{rest}");
+        }
     }
 }
 
