@@ -248,9 +248,26 @@ impl Network {
         inside: Arc<OwnedFd>,
         family: AddressFamily,
     ) -> io::Result<std::net::TcpStream> {
+        let mut made = self.tcp_sockets(inside, family, 1).await?;
+        Ok(made.pop().ok_or(io::ErrorKind::OutOfMemory)?)
+    }
+
+    /// Makes several, at least one, in one visit.
+    pub(crate) async fn tcp_sockets(
+        &self,
+        inside: Arc<OwnedFd>,
+        family: AddressFamily,
+        count: usize,
+    ) -> io::Result<Vec<std::net::TcpStream>> {
         let make = move || {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            Ok(socket_with(family, SocketType::STREAM, flags, None)?.into())
+            let socket = || -> io::Result<std::net::TcpStream> {
+                Ok(socket_with(family, SocketType::STREAM, flags, None)?.into())
+            };
+            let mut made = vec![socket()?];
+            // Those that are for later may fail.
+            made.extend((1..count).map_while(|_| socket().ok()));
+            Ok(made)
         };
         self.visitor.run(move |()| visit(&inside, make)).await
     }
