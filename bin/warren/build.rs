@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the programs are built from; anything else does not rebuild them.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "guest/envd",
     "guest/interpreter/Cargo.toml",
     "guest/interpreter/src",
     "guest/sftp/Cargo.toml",
     "guest/sftp/src",
+    "guest/mcp-gateway",
     "crates/connect",
     "crates/service",
     "spec/envd",
@@ -20,7 +21,7 @@ const SOURCES: [&str; 10] = [
 ];
 
 /// The programs; each one's package is named after it.
-const PROGRAMS: [&str; 3] = ["envd", "interpreter", "sftp"];
+const PROGRAMS: [&str; 4] = ["envd", "interpreter", "mcp-gateway", "sftp"];
 
 fn main() {
     let manifest_dir = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
@@ -36,7 +37,7 @@ fn main() {
     }
     let mut missing = Vec::new();
     for program in PROGRAMS {
-        let given = format!("WARREN_{}", program.to_uppercase());
+        let given = format!("WARREN_{}", variable_name(program));
         println!("cargo::rerun-if-env-changed={given}");
         match env::var(&given) {
             Ok(path) => announce(program, Path::new(&path)),
@@ -51,9 +52,14 @@ fn main() {
     }
 }
 
+/// A program's name as variables have it.
+fn variable_name(program: &str) -> String {
+    program.to_uppercase().replace('-', "_")
+}
+
 /// Tells the source where a program is.
 fn announce(program: &str, path: &Path) {
-    let name = program.to_uppercase();
+    let name = variable_name(program);
     println!("cargo::rustc-env=WARREN_{name}_PATH={}", path.display());
 }
 

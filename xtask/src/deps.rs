@@ -85,6 +85,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["warren-connect", "warren-service", "warren-types"],
     ),
     ("warren-interpreter", &["warren-service"]),
+    ("warren-mcp-gateway", &["warren-service"]),
     ("warren-sftp", &[]),
     (
         "warren",

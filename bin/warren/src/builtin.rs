@@ -38,13 +38,14 @@ macro_rules! builtin {
 }
 
 /// All of them.
-pub(crate) const ALL: [Builtin; 6] = [
+pub(crate) const ALL: [Builtin; 7] = [
     builtin!("desktop"),
     builtin!("node"),
     builtin!("python"),
     builtin!("golang"),
     builtin!("ubuntu"),
     builtin!("httpbin"),
+    builtin!("mcp-gateway"),
 ];
 
 impl Builtin {

@@ -274,8 +274,8 @@ pub(crate) struct Up {
     pub(crate) base_disk_mib: u32,
 
     /// Templates to have beside `base`: `code-interpreter-v1`, `code-interpreter-lean`,
-    /// `desktop`, `node`, `python`, `golang`, `ubuntu`, `httpbin`, or `none`. Those that are
-    /// not there yet are made in the background from packages.
+    /// `desktop`, `node`, `python`, `golang`, `ubuntu`, `httpbin`, `mcp-gateway`, or `none`.
+    /// Those that are not there yet are made in the background from packages.
     #[arg(
         long,
         env = "WARREN_TEMPLATES",

@@ -12,6 +12,7 @@ use warren_template::interpreter::PROGRAMS;
 static ENVD: &[u8] = include_bytes!(env!("WARREN_ENVD_PATH"));
 static SFTP: &[u8] = include_bytes!(env!("WARREN_SFTP_PATH"));
 static INTERPRETER: &[u8] = include_bytes!(env!("WARREN_INTERPRETER_PATH"));
+static MCP_GATEWAY: &[u8] = include_bytes!(env!("WARREN_MCP_GATEWAY_PATH"));
 
 macro_rules! kernel_files {
     ($($path:literal),* $(,)?) => {
@@ -39,7 +40,8 @@ const KERNELS: &[(&str, &[u8])] = kernel_files![
 pub(crate) struct Programs {
     /// The agent, process 1 of every sandbox.
     pub agent: PathBuf,
-    /// A layer with the server of code-interpreter sandboxes and what its kernels need.
+    /// A layer with the server of code-interpreter sandboxes and what its kernels need, and the
+    /// gateway of MCP servers.
     pub layer: PathBuf,
 }
 
@@ -58,6 +60,7 @@ fn unpack_layer(dir: &Path) -> anyhow::Result<PathBuf> {
     let root = Path::new(PROGRAMS.trim_start_matches('/'));
     let mut files = vec![
         (root.join("bin/interpreter"), INTERPRETER, 0o555),
+        (root.join("bin/mcp-gateway"), MCP_GATEWAY, 0o555),
         (root.join("bin/sftp"), SFTP, 0o555),
     ];
     for (path, content) in KERNELS {
