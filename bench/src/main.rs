@@ -7,6 +7,7 @@
 mod builds;
 mod peers;
 mod report;
+mod roles;
 mod scenarios;
 mod server;
 mod stats;
@@ -21,7 +22,10 @@ use crate::report::Report;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures Warren's hot paths beside named peers in the same run.")]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    role: Option<roles::Role>,
     /// The server's binary.
     #[arg(long, env = "WARREN_BIN", default_value = "target/release/warren")]
     warren: PathBuf,
@@ -55,6 +59,9 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(role) = &args.role {
+        return role.play();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -109,6 +116,20 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
         let server = start(&["--warm", "0", "--slots", "0"]).await?;
         scenarios::idle::memory(&server, 200 / scale, report).await?;
         server.stop().await?;
+    }
+    if wanted("proxy") {
+        let server = start(&["--warm", "1", "--slots", "4"]).await?;
+        scenarios::proxy::run(&server, &args.peers_dir, scale, report).await?;
+        server.stop().await?;
+    }
+    if wanted("egress") {
+        let internet = scenarios::egress::Internet::start().await?;
+        let resolver = ["--resolver", scenarios::egress::RESOLVER];
+        let extra = [&resolver[..], &["--warm", "1", "--slots", "4"]].concat();
+        let server = server::Server::start(&args.warren, &args.layers_dir, &extra).await?;
+        scenarios::egress::run(&server, 1000 / scale, report).await?;
+        server.stop().await?;
+        internet.stop().await?;
     }
     if wanted("interpreter") {
         interpreter(args, scale, report).await?;

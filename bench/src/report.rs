@@ -105,6 +105,11 @@ const RATIOS: &[(&str, &str)] = &[
         "download from a static file server",
     ),
     ("upload through proxy", "upload to a plain HTTP sink"),
+    ("requests through warren", "requests through nginx"),
+    (
+        "egress: request, 1000 rules on names",
+        "egress: request, 1 rule on names",
+    ),
     (
         "interpreter: create to first value, warm",
         "ipykernel: start to first value",

@@ -100,6 +100,20 @@ impl Api {
         Ok(file.flush().await?)
     }
 
+    /// Puts a body that must be taken.
+    pub(crate) async fn put(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+        let request = self.http.put(format!("{}{path}", self.url));
+        let answer = request
+            .header("x-api-key", &self.key)
+            .json(body)
+            .send()
+            .await?;
+        let status = answer.status();
+        let body = answer.text().await?;
+        anyhow::ensure!(status.is_success(), "{path} answered {status}: {body}");
+        Ok(())
+    }
+
     /// Deletes something.
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         let request = self.http.delete(format!("{}{path}", self.url));

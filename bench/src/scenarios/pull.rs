@@ -49,7 +49,7 @@ impl Peers {
             libraries: root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)),
         };
         if !has_all(&peers.path) {
-            fetch(cache, &root).await?;
+            fetch(cache, &root, &PEERS).await?;
         }
         ensure!(has_all(&peers.path), "their packages do not hold them");
         Ok(peers)
@@ -76,7 +76,7 @@ async fn finish(command: &mut Command) -> anyhow::Result<()> {
 
 /// Downloads the packages, with those that they need and the machine lacks, and unpacks
 /// them. Nothing is installed.
-async fn fetch(cache: &Path, root: &Path) -> anyhow::Result<()> {
+pub(crate) async fn fetch(cache: &Path, root: &Path, packages: &[&str]) -> anyhow::Result<()> {
     let archives = cache.join("archives");
     tokio::fs::create_dir_all(archives.join("partial")).await?;
     tokio::fs::create_dir_all(root).await?;
@@ -93,7 +93,7 @@ async fn fetch(cache: &Path, root: &Path) -> anyhow::Result<()> {
         ])
         .arg(place)
         .args(["-o", "Debug::NoLocking=1", "install"])
-        .args(PEERS);
+        .args(packages);
     finish(&mut download).await?;
     let mut entries = tokio::fs::read_dir(&archives).await?;
     while let Some(entry) = entries.next_entry().await? {

@@ -16,8 +16,8 @@ use crate::operations::{Access, Operation, Operations, Trail};
 use crate::rate::{RateLimit, Rates};
 use crate::{
     admin, auth, builds, cors, events, health, identity, images, keys, limits, list, nodes,
-    observe, sandboxes, secrets, snapshots, sshkeys, tags, teams, templates, unimplemented, uploads,
-    volumecontent, volumes,
+    observe, sandboxes, secrets, snapshots, sshkeys, tags, teams, templates, unimplemented,
+    uploads, volumecontent, volumes,
 };
 
 /// Settings of the API.
