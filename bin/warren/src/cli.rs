@@ -182,9 +182,6 @@ pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) ssh: ssh::Serve,
 
-    #[command(flatten)]
-    pub(crate) limits: limits::Limits,
-
     /// URL that clients reach the API at, for links to it; needed only behind a proxy that
     /// hides it [default: the host that a request names].
     #[arg(long, env = "WARREN_PUBLIC_URL", value_name = "URL")]
@@ -406,6 +403,9 @@ pub(crate) struct Up {
     /// the next start. Paused ones are kept.
     #[arg(long, env = "WARREN_END_SANDBOXES")]
     pub(crate) end_sandboxes: bool,
+
+    #[command(flatten)]
+    pub(crate) limits: limits::Limits,
 
     #[command(flatten)]
     pub(crate) history: history::History,
