@@ -172,6 +172,9 @@ def test_a_public_template_is_there_for_other_teams(name, api):
     assert answer.status_code == 200, answer.text
     (full,) = answer.json()["names"]
     Sandbox.create(full, timeout=30, api_key=other).kill()
+    # One of another team's exists as well, if its name is everybody's.
+    assert Template.exists("base", api_key=other)
+    assert not Template.exists(name, api_key=other)
     with env.client(env.API_URL, headers={"X-API-Key": other}) as stranger:
         refused(stranger.delete(f"/templates/{build.template_id}"), 403)
         refused(stranger.delete(f"/templates/{name}"), 404)
