@@ -5,5 +5,6 @@ mod clouds;
 mod images;
 mod layouts;
 mod registry;
+mod resume;
 mod steps;
 mod support;

@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
+use futures_util::{StreamExt, stream};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -21,6 +24,11 @@ pub(crate) struct Registry {
     served: Arc<Mutex<HashMap<String, (String, Content)>>>,
     /// Credentials that are required, as they come in the header.
     required: Option<String>,
+    /// What is sent of each blob before the connection breaks; nothing breaks if unset.
+    cut: Option<usize>,
+    /// Whether parts are given to who asks for them.
+    ranges: bool,
+    parts_wanted: Arc<AtomicUsize>,
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -55,6 +63,20 @@ impl Registry {
             required: Some(format!("Basic {pair}")),
             ..Self::default()
         }
+    }
+
+    /// One whose connections break after as many bytes of a blob.
+    pub(crate) fn cutting(after: usize, ranges: bool) -> Self {
+        Self {
+            cut: Some(after),
+            ranges,
+            ..Self::default()
+        }
+    }
+
+    /// Requests for blobs that named a part.
+    pub(crate) fn parts_wanted(&self) -> usize {
+        self.parts_wanted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn put(&self, path: &str, kind: &str, bytes: Vec<u8>) {
@@ -92,6 +114,48 @@ impl Registry {
         });
         let bytes = manifest.to_string().into_bytes();
         self.put(&format!("{name}/manifests/latest"), kind, bytes);
+    }
+
+    /// A content or a part of it, perhaps with an early end.
+    fn content(
+        &self,
+        path: &str,
+        content: &[u8],
+        answer: hyper::http::response::Builder,
+        range: Option<String>,
+    ) -> Response<axum::body::Body> {
+        let from = range.map_or(0, |range| {
+            self.parts_wanted.fetch_add(1, Ordering::Relaxed);
+            let from = range.strip_prefix("bytes=").unwrap().trim_end_matches('-');
+            from.parse().unwrap()
+        });
+        let (answer, content) = match from {
+            0 => (answer, content),
+            from if self.ranges => (answer.status(StatusCode::PARTIAL_CONTENT), &content[from..]),
+            _ => (answer, content),
+        };
+        let answer = answer.header("content-length", content.len());
+        let whole = content.to_vec();
+        let body = match self.cut {
+            // Whoever can't have parts gets further with each attempt.
+            Some(cut) if path.contains("/blobs/") => {
+                let sent = if self.ranges { cut } else { from + cut };
+                match whole.get(..sent) {
+                    Some(first) => {
+                        let first = stream::iter([Ok(first.to_vec())]);
+                        // What was sent has to have left before the connection breaks.
+                        let end = stream::once(async {
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                            Err(std::io::Error::other("cut"))
+                        });
+                        axum::body::Body::from_stream(first.chain(end))
+                    }
+                    None => whole.into(),
+                }
+            }
+            _ => whole.into(),
+        };
+        answer.body(body).unwrap()
     }
 
     /// Serves until the tasks stop; gives the address.
@@ -133,10 +197,12 @@ impl Registry {
             return Response::new("{}".into());
         }
         match self.served.lock().unwrap().get(path) {
-            Some((kind, content)) => Response::builder()
-                .header("content-type", kind)
-                .body(content.to_vec().into())
-                .unwrap(),
+            Some((kind, content)) => {
+                let answer = Response::builder().header("content-type", kind);
+                let range = request.headers().get("range");
+                let range = range.map(|range| range.to_str().unwrap().to_owned());
+                self.content(path, content, answer, range)
+            }
             None => {
                 let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"unknown"}]}"#;
                 Response::builder()

@@ -7,8 +7,9 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
@@ -26,6 +27,10 @@ use crate::layers::{LayerStore, Making};
 const PARALLEL: usize = 3;
 /// Attempts for a layer whose transfer breaks.
 const ATTEMPTS: u32 = 3;
+/// Times that a transfer which breaks off goes on from where it was.
+const RESUMES: u32 = 5;
+/// Before the first of them; later ones wait longer.
+const RESUME_PAUSE: Duration = Duration::from_millis(300);
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// A registry that is silent for this long is gone.
 const READ_LIMIT: Duration = Duration::from_secs(60);
@@ -302,7 +307,7 @@ impl Puller<'_> {
             })
         };
         let limit = u64::try_from(layer.size).unwrap_or(0);
-        let mut arrived = 0u64;
+        let (mut arrived, mut resumed) = (0u64, 0);
         let mut broken = None;
         while let Some(piece) = arriving.next().await {
             match piece {
@@ -315,6 +320,19 @@ impl Puller<'_> {
                     if pieces.send(piece).await.is_err() {
                         // It has failed and says why.
                         break;
+                    }
+                }
+                Err(error) if resumed < RESUMES && arrived < limit => {
+                    resumed += 1;
+                    tracing::warn!(layer = layer.digest, arrived, %error,
+                        "the transfer of a layer broke and goes on");
+                    tokio::time::sleep(RESUME_PAUSE * resumed).await;
+                    match self.rest(layer, arrived).await {
+                        Ok(rest) => arriving = rest,
+                        Err(error) => {
+                            broken = Some(error);
+                            break;
+                        }
                     }
                 }
                 Err(error) => {
@@ -337,6 +355,22 @@ impl Puller<'_> {
                 source,
             }),
             (Ok(()), None) => Ok(()),
+        }
+    }
+
+    /// What follows the first bytes of a layer. Its content is compared with the image's
+    /// configuration when all of it is there, as that of every layer.
+    async fn rest(
+        &self,
+        layer: &OciDescriptor,
+        from: u64,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, PullError> {
+        let opened = self
+            .client
+            .pull_blob_stream_partial(&self.image, layer, from, None);
+        match opened.await.map_err(|error| self.refused(error))? {
+            BlobResponse::Partial(rest) => Ok(rest.stream),
+            BlobResponse::Full(whole) => Ok(without_first(whole.stream, from)),
         }
     }
 
@@ -387,6 +421,19 @@ impl Puller<'_> {
             },
         }
     }
+}
+
+/// What follows the first bytes of a stream.
+fn without_first(
+    stream: BoxStream<'static, io::Result<Bytes>>,
+    mut bytes: u64,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let rest = stream.map_ok(move |mut piece| {
+        let length = usize::try_from(bytes).map_or(piece.len(), |left| left.min(piece.len()));
+        bytes -= length as u64;
+        piece.split_off(length)
+    });
+    rest.boxed()
 }
 
 /// Pieces that arrive, as a reader for a thread.
