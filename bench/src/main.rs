@@ -8,6 +8,7 @@ mod builds;
 mod peers;
 mod report;
 mod roles;
+mod restore;
 mod scenarios;
 mod server;
 mod stats;
@@ -149,8 +150,23 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     }
     if wanted("disk") {
         let server = start(&["--warm", "2", "--slots", "8", "--pause-to-disk-secs", "0"]).await?;
-        scenarios::lifecycle::from_disk(&server, 20 / scale.min(4), report).await?;
+        let n = 20 / scale.min(4);
+        scenarios::lifecycle::from_disk(&server, n, report).await?;
         server.stop().await?;
+        let server = start(&[
+            "--templates",
+            scenarios::interpreter::TEMPLATE,
+            "--wait-templates",
+            "--warm",
+            "2",
+            "--pause-to-disk-secs",
+            "0",
+        ])
+        .await?;
+        scenarios::lifecycle::kernel_from_disk(&server, n, report).await?;
+        server.stop().await?;
+        restore::bare(n, report)?;
+        restore::gvisor(&args.layers_dir, n, report)?;
     }
     if wanted("templates") {
         let server = start(&["--warm", "0", "--slots", "8"]).await?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::report::Report;
 
 /// The base template's root file system: the newest layer there is.
-fn base_rootfs(layers: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn base_rootfs(layers: &Path) -> anyhow::Result<PathBuf> {
     let mut newest = None;
     for entry in std::fs::read_dir(layers).with_context(|| format!("read {}", layers.display()))? {
         let path = entry?.path();
@@ -24,7 +24,7 @@ fn base_rootfs(layers: &Path) -> anyhow::Result<PathBuf> {
     Ok(newest.context("no root file system among the layers")?.1)
 }
 
-fn bundle(rootfs: &Path, args: &[&str]) -> anyhow::Result<tempfile::TempDir> {
+pub(crate) fn bundle(rootfs: &Path, args: &[&str]) -> anyhow::Result<tempfile::TempDir> {
     let dir = tempfile::tempdir()?;
     let namespaces = ["pid", "network", "ipc", "uts", "mount"];
     let mount =
@@ -43,7 +43,7 @@ fn bundle(rootfs: &Path, args: &[&str]) -> anyhow::Result<tempfile::TempDir> {
     Ok(dir)
 }
 
-fn runtime(peer: &str) -> Command {
+pub(crate) fn runtime(peer: &str) -> Command {
     let mut command = Command::new(peer);
     if peer == "runsc" {
         command.args(["--network=none", "--ignore-cgroups"]);

@@ -17,7 +17,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("warren-sys", &[]),
     ("warren-address", &["warren-service"]),
     ("warren-wire", &["warren-types"]),
-    ("warren-volume", &["warren-sys", "warren-types"]),
+    (
+        "warren-volume",
+        &["warren-service", "warren-sys", "warren-types"],
+    ),
     ("warren-webhook", &["warren-service"]),
     ("warren-store", &["warren-types", "warren-service"]),
     ("warren-cluster", &["warren-types", "warren-service"]),

@@ -79,6 +79,19 @@ fn is_stored(captures: &Path, sandbox: &Sandbox) -> bool {
     matches!(&names[..], [name] if name.ends_with(".memory"))
 }
 
+/// Pauses, waits until the processes are on the disk only, and times the resume.
+async fn resume_from_disk(server: &Server, sandbox: &Sandbox) -> anyhow::Result<Duration> {
+    pause(server, sandbox).await?;
+    let begun = Instant::now();
+    while !is_stored(&server.captures(), sandbox) {
+        anyhow::ensure!(begun.elapsed() < STORED, "memory is not stored here");
+        tokio::time::sleep(LOOK).await;
+    }
+    let start = Instant::now();
+    resume(server, sandbox).await?;
+    Ok(start.elapsed())
+}
+
 /// From the disk, of a server that puts memory there at once.
 pub(crate) async fn from_disk(
     server: &Server,
@@ -93,20 +106,40 @@ pub(crate) async fn from_disk(
         server.api.run(&sandbox, setup).await?;
         let mut series = Vec::new();
         for _ in 0..n {
-            pause(server, &sandbox).await?;
-            let begun = Instant::now();
-            while !is_stored(&server.captures(), &sandbox) {
-                anyhow::ensure!(begun.elapsed() < STORED, "memory is not stored here");
-                tokio::time::sleep(LOOK).await;
-            }
-            let start = Instant::now();
-            resume(server, &sandbox).await?;
-            series.push(start.elapsed());
+            series.push(resume_from_disk(server, &sandbox).await?);
             server.api.run(&sandbox, "true").await?;
         }
         server.api.kill(&sandbox).await?;
         report.times(name, series);
     }
+    Ok(())
+}
+
+/// The same of a code interpreter whose kernel holds numpy and pandas: until the resume is
+/// answered, and until the kernel has told a value that it held.
+pub(crate) async fn kernel_from_disk(
+    server: &Server,
+    n: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let sandbox = server.api.create_of(super::interpreter::TEMPLATE).await?;
+    let load = "import numpy, pandas\n\
+                held = pandas.DataFrame(numpy.random.rand(100_000, 8))\n\
+                len(held)";
+    let value = server.api.value(&sandbox, load).await?;
+    anyhow::ensure!(value == "100000", "the kernel holds {value} rows");
+    let (mut series, mut values) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        let resumed = resume_from_disk(server, &sandbox).await?;
+        let start = Instant::now();
+        let value = server.api.value(&sandbox, "len(held)").await?;
+        anyhow::ensure!(value == "100000", "the kernel held {value} rows");
+        series.push(resumed);
+        values.push(resumed + start.elapsed());
+    }
+    server.api.kill(&sandbox).await?;
+    report.times("resume from disk, kernel with pandas", series);
+    report.times("the same, to a value of the kernel", values);
     Ok(())
 }
 

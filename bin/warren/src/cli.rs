@@ -18,6 +18,7 @@ pub(crate) mod operator;
 pub(crate) mod sandbox;
 pub(crate) mod ssh;
 pub(crate) mod template;
+pub(crate) mod volume;
 
 use crate::builtin;
 use connection::Connection;
@@ -296,15 +297,8 @@ pub(crate) struct Up {
     )]
     pub(crate) interpreter_memory_mib: u32,
 
-    /// How much a new volume holds. Space on the host is taken as it is used.
-    #[arg(
-        long,
-        env = "WARREN_VOLUME_SIZE_MIB",
-        default_value_t = 10_240,
-        value_parser = clap::value_parser!(u32).range(32..),
-        value_name = "MIB"
-    )]
-    pub(crate) volume_size_mib: u32,
+    #[command(flatten)]
+    pub(crate) volume: volume::Volume,
 
     /// Let webhooks lead to private addresses and to this host. Whoever has an API key can
     /// then have requests sent into the network that the server is in.

@@ -34,6 +34,7 @@ mod trust;
 mod uninstall;
 mod up;
 mod vault;
+mod volume;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -45,11 +45,14 @@ use crate::operator;
 use crate::sshserve::Ssh;
 use crate::tools;
 use crate::vault::{ControlVault, HostProxyCheck};
+use crate::volume;
 
 /// Requests in flight get this long when the server stops; a second signal cuts them.
 const DRAIN: Duration = Duration::from_secs(30);
 /// Background work gets this long.
 const STOP: Duration = Duration::from_secs(10);
+/// What was given up gets this long before the process ends.
+const ABANDON: Duration = Duration::from_secs(5);
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 const EVENTS_PORT: u16 = 80;
@@ -64,7 +67,10 @@ pub(crate) fn run(args: Up) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(start(args))?;
+    let done = runtime.block_on(start(args));
+    // What still blocks was given up.
+    runtime.shutdown_timeout(ABANDON);
+    done?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -119,8 +125,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
             Overlay::Probe
         },
     })?);
-    let volumes = Volumes::open(data.path().join("volumes"), args.volume_size_mib);
-    let volumes = Arc::new(volumes.context("open the directory of volumes")?);
+    let volumes = Arc::new(volume::open(&args.volume, &data, &runtime).await?);
     let services = Tasks::new();
     let node = Arc::new(
         Node::start(
@@ -163,6 +168,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
         template_env: !args.no_template_env,
         build: Some(builds),
         volumes: Some(volumes),
+        write_back_every: Duration::from_secs(args.volume.volume_write_back_secs),
         webhooks: Some(WebhookConfig::new(Sender::new(SenderConfig {
             allow_private: args.webhook_private_addresses,
             ..SenderConfig::default()

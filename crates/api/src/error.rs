@@ -199,6 +199,7 @@ fn node_refused(error: &warren_control::NodeError) -> ApiError {
                 .code(CAPACITY)
                 .retry_after(RETRY_AFTER_S)
         }
+        E::Volume(_) => volume_unavailable(error),
         E::Stopping => ApiError::new(
             unavailable,
             "Failed to place sandbox: the server is stopping",
@@ -229,6 +230,9 @@ impl From<SandboxError> for ApiError {
     fn from(error: SandboxError) -> Self {
         use SandboxError as E;
         let status = match &error {
+            E::Node(error @ warren_control::NodeError::Volume(_)) => {
+                return volume_unavailable(error);
+            }
             E::Store(_) | E::Node(_) => return Self::internal(&error),
             E::NotFound(_) => StatusCode::NOT_FOUND,
             E::Ended { end, .. } => {
@@ -255,6 +259,12 @@ impl From<SandboxError> for ApiError {
         };
         Self::told(status, &error)
     }
+}
+
+/// A volume's storage can't be reached, or another server keeps it: nothing was changed.
+fn volume_unavailable(error: &warren_control::NodeError) -> ApiError {
+    let text = format!("Failed to place sandbox: {error}");
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text).code("sandbox_volume_unavailable")
 }
 
 /// Why a sandbox is gone, for programs.

@@ -67,6 +67,7 @@ impl From<VolumeError> for Refusal {
         use VolumeError as E;
         let status = match &error {
             E::Host { .. } => return Self::internal(&error),
+            E::Bucket(_) | E::Elsewhere(_) => crate::volumes::unavailable(&error),
             E::NoVolume | E::NoPath => StatusCode::NOT_FOUND,
             E::Exists | E::IsDirectory | E::NotDirectory => StatusCode::CONFLICT,
             E::Invalid(_) | E::TooMany(_) => StatusCode::BAD_REQUEST,
@@ -92,6 +93,9 @@ impl FromRequestParts<Arc<App>> for Opened {
         let opened = app.control.volume_content(id, token).await;
         opened.map(Self).map_err(|error| match &error {
             VolumeTokenError::Refused => Refusal::unauthorized(),
+            VolumeTokenError::Host(
+                cause @ (VolumeError::Bucket(_) | VolumeError::Elsewhere(_)),
+            ) => Refusal(crate::volumes::unavailable(cause), cause.to_string()),
             _ => Refusal::internal(&error),
         })
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use warren_control::{VolumeRecord, VolumeView, VolumesError};
+use warren_control::{VolumeError, VolumeRecord, VolumeView, VolumesError};
+use warren_service::Chain;
 use warren_types::VolumeId;
 use warren_wire as wire;
 
@@ -20,6 +21,9 @@ impl From<VolumesError> for ApiError {
     fn from(error: VolumesError) -> Self {
         use VolumesError as E;
         let status = match &error {
+            E::Host(cause @ (VolumeError::Bucket(_) | VolumeError::Elsewhere(_))) => {
+                return Self::new(unavailable(cause), cause.to_string());
+            }
             E::Store(_) | E::Host(_) => return Self::internal(&error),
             E::Disabled => StatusCode::FORBIDDEN,
             E::Name | E::Taken(_) => StatusCode::BAD_REQUEST,
@@ -30,6 +34,17 @@ impl From<VolumesError> for ApiError {
             E::NotFound => StatusCode::NOT_FOUND,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+/// What a client is told of a volume that can't be had now. The cause is the operator's.
+pub(crate) fn unavailable(error: &VolumeError) -> StatusCode {
+    match error {
+        VolumeError::Elsewhere(_) => StatusCode::CONFLICT,
+        _ => {
+            tracing::error!(error = %Chain(error), "the storage of volumes failed");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 

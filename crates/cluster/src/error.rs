@@ -49,6 +49,9 @@ pub enum NodeError {
     /// The sandbox did not come up; everything made for it was undone.
     #[error("start sandbox")]
     StartFailed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A volume of the sandbox is not to be had now; the text is the reason.
+    #[error("a volume can't be mounted: {0}")]
+    Volume(String),
     /// Reading what the node keeps of a sandbox failed.
     #[error("read the records of sandbox {id}")]
     Records {

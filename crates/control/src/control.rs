@@ -143,6 +143,8 @@ pub struct ControlConfig {
     pub identity: Option<Arc<Identity>>,
     /// Looks at the egress proxies that clients name; without it all are taken.
     pub proxies: Option<Arc<dyn ProxyCheck>>,
+    /// How often volumes that are kept in a bucket are written back.
+    pub write_back_every: Duration,
     /// How events are sent to webhooks; without it there are no webhooks.
     pub webhooks: Option<WebhookConfig>,
     /// When idle sandboxes are set aside for lack of memory.
@@ -165,6 +167,7 @@ impl ControlConfig {
             sealer: None,
             identity: None,
             proxies: None,
+            write_back_every: Duration::from_secs(30),
             webhooks: None,
             pressure: PressureConfig::default(),
         }

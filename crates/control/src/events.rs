@@ -37,6 +37,9 @@ impl Control {
         self.tasks.spawn(async move { control.deliver().await });
         let control = Arc::clone(self);
         self.tasks
+            .spawn(async move { control.keep_volumes().await });
+        let control = Arc::clone(self);
+        self.tasks
             .spawn(async move { control.watch_memory().await });
     }
 

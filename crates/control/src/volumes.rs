@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,7 +14,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use warren_cluster::VolumeMount;
-use warren_service::{Chain, Secret};
+use warren_service::{Chain, Secret, fault};
 use warren_store::{MountRecord, StoreError, VolumeRecord};
 use warren_types::VolumeId;
 use warren_volume::{Content, VolumeError, Volumes};
@@ -29,6 +30,9 @@ const MAX_MOUNTS: usize = 32;
 const MAX_VOLUMES: usize = 1000;
 /// Places that sandboxes need as they are.
 const RESERVED: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// How often content is removed that could not be removed when it was to be; longer than
+/// making a volume takes.
+const REMOVE_EVERY: Duration = Duration::from_secs(3600);
 /// Sets the key of these tokens apart from that of sandboxes.
 const KEY_USE: &str = "volume-tokens";
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT","kid":"volume"}"#;
@@ -234,8 +238,15 @@ impl Control {
             created_at: crate::create::micros(Timestamp::now()),
         };
         let id = record.id;
-        // First the content: a volume on record has one. Without a record, it is swept.
-        self.on_volumes(move |volumes| volumes.create(id)).await?;
+        // First the content: a volume on record has one. Without a record, it is removed.
+        self.store.volume_removal_add(id, record.created_at).await?;
+        fault::point("volume.announced");
+        let made = self.on_volumes(move |volumes| volumes.create(id)).await;
+        fault::point("volume.made");
+        if let Err(error) = made {
+            self.remove_content(id).await;
+            return Err(error);
+        }
         let inserted = self.store.volume_insert(&record).await;
         if !matches!(inserted, Ok(true)) {
             self.remove_content(id).await;
@@ -247,10 +258,16 @@ impl Control {
         }
     }
 
+    /// Removes content of a volume that is noted to be removed.
     async fn remove_content(&self, id: VolumeId) {
-        if let Err(error) = self.on_volumes(move |volumes| volumes.delete(id)).await {
-            // The next start sweeps it.
-            tracing::error!(volume_id = %id, error = %Chain(&error), "content of a volume is left");
+        let removed = async {
+            self.on_volumes(move |volumes| volumes.delete(id)).await?;
+            fault::point("volume.gone");
+            Ok::<_, VolumesError>(self.store.volume_removal_done(id).await?)
+        };
+        if let Err(error) = removed.await {
+            tracing::error!(volume_id = %id, error = %Chain(&error),
+                "content of a volume is left; it is tried again");
         }
     }
 
@@ -285,9 +302,11 @@ impl Control {
     /// [`VolumesError`].
     pub async fn volume_delete(&self, caller: &Caller, id: VolumeId) -> Result<(), VolumesError> {
         self.volumes()?;
-        if !self.store.volume_delete(caller.team.id, id).await? {
+        let now = Timestamp::now();
+        if !self.store.volume_delete(caller.team.id, id, now).await? {
             return Err(VolumesError::NotFound);
         }
+        fault::point("volume.forgotten");
         self.remove_content(id).await;
         Ok(())
     }
@@ -393,12 +412,64 @@ impl Control {
     ///
     /// # Errors
     /// [`VolumesError`].
-    pub async fn sweep_volumes(&self) -> Result<usize, VolumesError> {
+    pub async fn sweep_volumes(self: &Arc<Self>) -> Result<usize, VolumesError> {
         if self.config.volumes.is_none() {
             return Ok(0);
         }
+        // Nothing is being made yet. A bucket may keep it waiting.
+        let stale = self.store.volume_removals(Timestamp::MAX).await?;
+        let control = Arc::clone(self);
+        self.tasks.spawn(async move {
+            for id in stale {
+                control.remove_content(id).await;
+            }
+        });
         let keep = self.store.volume_ids().await?.into_iter().collect();
         self.on_volumes(move |volumes| volumes.sweep(&keep)).await
+    }
+
+    async fn remove_volumes(&self, before: Timestamp) -> Result<(), VolumesError> {
+        for id in self.store.volume_removals(before).await? {
+            self.remove_content(id).await;
+        }
+        Ok(())
+    }
+
+    /// Writes volumes back from time to time, and removes what could not be removed when it
+    /// was to be, until the server stops.
+    pub(crate) async fn keep_volumes(&self) {
+        let Some(volumes) = self.config.volumes.clone() else {
+            return;
+        };
+        let stop = self.tasks.stop_token().clone();
+        let mut wait = self.config.write_back_every;
+        let mut removed = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+            let begun = Instant::now();
+            if volumes.is_in_bucket() {
+                let volumes = Arc::clone(&volumes);
+                let work = move || volumes.write_back();
+                // Cut by a server that stops at most, and the image here has everything.
+                for failed in self.tasks.spawn_blocking(work).await.unwrap_or_default() {
+                    tracing::error!(volume_id = ?failed.id, error = %Chain(&failed),
+                        "a volume is behind in its bucket; it is tried again");
+                }
+            }
+            // It reads all of what changed, so it takes a part of the time only.
+            wait = self.config.write_back_every.max(begun.elapsed() * 4);
+            if removed.elapsed() >= REMOVE_EVERY {
+                removed = Instant::now();
+                let before = Timestamp::now().checked_sub(REMOVE_EVERY);
+                let before = before.unwrap_or(Timestamp::MIN);
+                if let Err(error) = self.remove_volumes(before).await {
+                    tracing::error!(error = %Chain(&error), "volumes to remove can't be listed");
+                }
+            }
+        }
     }
 }
 

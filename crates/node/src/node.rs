@@ -38,6 +38,8 @@ const SAMPLE_BATCH: Duration = Duration::from_secs(1);
 const LOG_SWEEP: Duration = Duration::from_secs(3600);
 /// How long a stop waits for tasks.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How long it waits for volumes to be written back.
+const WRITE_BACK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -244,8 +246,25 @@ impl<R: Runtime> Node<R> {
                 tracing::warn!(name, left, "tasks did not stop in time");
             }
         }
+        self.write_volumes_back().await;
         self.runtime.drain().await;
         self.runtime.shutdown().await;
+    }
+
+    /// Brings the bucket up to date, as far as there is time: what is not written back now is
+    /// after the next start.
+    async fn write_volumes_back(&self) {
+        let volumes = Arc::clone(self.booter.volumes());
+        if volumes.is_in_bucket() {
+            let written = Tasks::new().spawn_blocking(move || volumes.write_back());
+            match tokio::time::timeout(WRITE_BACK_LIMIT, written).await {
+                Ok(Ok(failed)) if failed.is_empty() => {}
+                failed => tracing::warn!(
+                    ?failed,
+                    "volumes are not wholly written back; the next start goes on"
+                ),
+            }
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

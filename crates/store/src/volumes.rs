@@ -57,11 +57,62 @@ impl TryFrom<VolumeRow> for VolumeRecord {
 }
 
 impl Store {
-    /// Adds a volume. Returns whether its name was free in the team.
+    /// Notes that there is content of a volume that is on no record: it is to be removed
+    /// unless [`Self::volume_insert`] follows.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn volume_removal_add(
+        &self,
+        id: VolumeId,
+        since: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO volume_removals (id, since) VALUES ($1, $2)")
+            .bind(id.to_string())
+            .bind(micros(since))
+            .execute(&self.writer)
+            .await
+            .map_err(query("note volume to remove"))?;
+        Ok(())
+    }
+
+    /// Volumes whose content is to be removed since `before` or longer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn volume_removals(&self, before: Timestamp) -> Result<Vec<VolumeId>, StoreError> {
+        let rows: Vec<(String,)> =
+            sqlx::query_as("SELECT id FROM volume_removals WHERE since <= $1")
+                .bind(micros(before))
+                .fetch_all(&self.reader)
+                .await
+                .map_err(query("list volumes to remove"))?;
+        rows.into_iter()
+            .map(|(id,)| id.parse().map_err(|_| malformed("id", &id)))
+            .collect()
+    }
+
+    /// Notes that the content of a volume is removed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn volume_removal_done(&self, id: VolumeId) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM volume_removals WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&self.writer)
+            .await
+            .map_err(query("note volume removed"))?;
+        Ok(())
+    }
+
+    /// Adds a volume, whose content then is not to be removed. Returns whether its name was
+    /// free in the team.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn volume_insert(&self, volume: &VolumeRecord) -> Result<bool, StoreError> {
+        const INSERT: &str = "add volume";
+        let mut tx = self.writer.begin().await.map_err(query(INSERT))?;
         let done = sqlx::query(
             "INSERT INTO volumes (id, team_id, name, created_at) VALUES ($1, $2, $3, $4)
              ON CONFLICT (team_id, name) DO NOTHING",
@@ -70,10 +121,19 @@ impl Store {
         .bind(volume.team_id.to_string())
         .bind(&volume.name)
         .bind(micros(volume.created_at))
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await
-        .map_err(query("add volume"))?;
-        Ok(done.rows_affected() > 0)
+        .map_err(query(INSERT))?;
+        let is_added = done.rows_affected() > 0;
+        if is_added {
+            sqlx::query("DELETE FROM volume_removals WHERE id = $1")
+                .bind(volume.id.to_string())
+                .execute(&mut *tx)
+                .await
+                .map_err(query(INSERT))?;
+        }
+        tx.commit().await.map_err(query(INSERT))?;
+        Ok(is_added)
     }
 
     /// A volume, whoever owns it.
@@ -117,17 +177,37 @@ impl Store {
             .collect()
     }
 
-    /// Forgets a volume of the team. Returns whether there was one.
+    /// Forgets a volume of the team, whose content then is to be removed. Returns whether
+    /// there was one.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn volume_delete(&self, team: TeamId, id: VolumeId) -> Result<bool, StoreError> {
+    pub async fn volume_delete(
+        &self,
+        team: TeamId,
+        id: VolumeId,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        const DELETE: &str = "delete volume";
+        let mut tx = self.writer.begin().await.map_err(query(DELETE))?;
         let done = sqlx::query("DELETE FROM volumes WHERE id = $1 AND team_id = $2")
             .bind(id.to_string())
             .bind(team.to_string())
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await
-            .map_err(query("delete volume"))?;
-        Ok(done.rows_affected() > 0)
+            .map_err(query(DELETE))?;
+        let is_gone = done.rows_affected() > 0;
+        if is_gone {
+            sqlx::query(
+                "INSERT INTO volume_removals (id, since) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            )
+            .bind(id.to_string())
+            .bind(micros(at))
+            .execute(&mut *tx)
+            .await
+            .map_err(query(DELETE))?;
+        }
+        tx.commit().await.map_err(query(DELETE))?;
+        Ok(is_gone)
     }
 }

@@ -4,6 +4,10 @@ use std::io;
 
 use rustix::io::Errno;
 
+use warren_types::VolumeId;
+
+use crate::BucketError;
+
 /// Failure of an operation on a volume or in it.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -31,6 +35,12 @@ pub enum VolumeError {
     /// A listing would be too long.
     #[error("the directory has more than {0} entries")]
     TooMany(usize),
+    /// Another server keeps the volume, on the host of this name.
+    #[error("the volume is kept by another server, on {0}")]
+    Elsewhere(String),
+    /// The bucket that volumes are kept in failed.
+    #[error("the storage of volumes can't be used")]
+    Bucket(#[from] BucketError),
     /// The host failed.
     #[error("{action}")]
     Host {
@@ -40,6 +50,17 @@ pub enum VolumeError {
         #[source]
         source: io::Error,
     },
+}
+
+/// A volume could not be written back to its bucket.
+#[derive(Debug, thiserror::Error)]
+#[error("write volumes back")]
+pub struct WriteBackError {
+    /// Which; none when they could not be listed.
+    pub id: Option<VolumeId>,
+    /// The cause.
+    #[source]
+    pub source: VolumeError,
 }
 
 /// Names the action of a failed call on the host.

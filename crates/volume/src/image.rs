@@ -27,17 +27,41 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// Mounts an image, or joins the mount that sandboxes have kept while the server was away.
     pub(crate) fn open(image: &Path, name: &str) -> io::Result<Self> {
+        if let Some(joined) = Self::join(image)? {
+            return Ok(joined);
+        }
         let file = open(image)?;
-        // Two devices on one image would destroy it.
-        let device = match LoopDevice::find(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                LoopDevice::attach(&file, name)?
-            }
-            other => other?,
-        };
+        let device = LoopDevice::attach(&file, name)?;
         let path = device.path().to_owned();
         let root = mount_device(&path)?;
         Ok(Self { root, device: path })
+    }
+
+    /// Joins the mount of an image if there is one: two devices on one would destroy it.
+    pub(crate) fn join(image: &Path) -> io::Result<Option<Self>> {
+        match LoopDevice::find(&open(image)?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            device => {
+                let device = device?;
+                let path = device.path().to_owned();
+                let root = mount_device(&path)?;
+                Ok(Some(Self { root, device: path }))
+            }
+        }
+    }
+
+    /// Writes everything to the image. Returns how many sectors were ever written to its
+    /// device: as long as that stays the same, so does the image.
+    pub(crate) fn sync(&self) -> io::Result<u64> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = openat(self.root(), ".", flags, Mode::empty())?;
+        rustix::fs::syncfs(&top)?;
+        let name = self.device.file_name().unwrap_or_default();
+        let stat = std::fs::read_to_string(Path::new("/sys/block").join(name).join("stat"))?;
+        let sectors = stat.split_ascii_whitespace().nth(6);
+        sectors
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {

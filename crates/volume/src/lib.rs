@@ -6,6 +6,7 @@
 //! in a volume was made by sandboxes or clients and is hostile: each path is resolved by the
 //! kernel within the volume (openat2), so neither `..` nor a link leads outside.
 
+mod bucket;
 mod content;
 mod error;
 mod image;
@@ -13,7 +14,8 @@ mod path;
 mod remove;
 mod volumes;
 
+pub use bucket::{Bucket, BucketConfig, BucketError, ManifestError};
 pub use content::{Draft, Entry, EntryKind, NewNode, Owner, WriteOptions};
-pub use error::VolumeError;
+pub use error::{VolumeError, WriteBackError};
 pub use path::VolumePath;
 pub use volumes::{Content, Volumes};

@@ -133,6 +133,11 @@ impl<R: Runtime> Booter<R> {
         open_mounts(&self.tasks, &self.volumes, id, mounts, is_resumed).await
     }
 
+    /// The volumes that its sandboxes mount.
+    pub(crate) fn volumes(&self) -> &Arc<Volumes> {
+        &self.volumes
+    }
+
     async fn permit(&self) -> Result<SemaphorePermit<'_>, NodeError> {
         let permit = self.permits.acquire().await;
         permit.map_err(|_| NodeError::Stopping)
@@ -233,7 +238,13 @@ async fn open_mounts(
     let opened = tasks.spawn_blocking(open).await;
     opened
         .map_err(|_| NodeError::Stopping)?
-        .map_err(|error| NodeError::StartFailed(Box::new(error)))
+        .map_err(|error| match error {
+            VolumeError::Elsewhere(_) | VolumeError::Bucket(_) => {
+                tracing::error!(error = %Chain(&error), "a volume can't be mounted");
+                NodeError::Volume(error.to_string())
+            }
+            other => NodeError::StartFailed(Box::new(other)),
+        })
 }
 
 fn fresh_key() -> Secret {
