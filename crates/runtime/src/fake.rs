@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use warren_types::{NetworkPolicy, SandboxId};
+use warren_types::{ENVD_PORT, NetworkPolicy, Resources, SandboxId};
 
 use crate::{
     AdoptError, Attachment, BootSpec, Capabilities, CaptureInfo, CheckpointSupport, Committed,
@@ -65,11 +65,13 @@ struct HostState {
 struct World {
     files: HashMap<String, String>,
     memory: String,
+    /// Ports on which something answers with their number.
+    ports: HashSet<u16>,
 }
 
 impl World {
-    /// Does what a line of the suite asks for, within a limit of the disk in MiB.
-    fn answer(&mut self, line: &str, limit: u32) -> Result<String, String> {
+    /// Does what a line of the suite asks for, within the limits.
+    fn answer(&mut self, line: &str, limits: &Resources) -> Result<String, String> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let (path, content) = rest.split_once(' ').unwrap_or((rest, ""));
         match word {
@@ -82,13 +84,28 @@ impl World {
                 .get(path)
                 .cloned()
                 .ok_or("No such file".to_owned()),
-            "=fill" if content.parse::<u32>().is_ok_and(|mib| mib < limit) => Ok(String::new()),
+            "=fill"
+                if content
+                    .parse::<u32>()
+                    .is_ok_and(|mib| mib < limits.disk_mib) =>
+            {
+                Ok(String::new())
+            }
             "=fill" => Err("No space left on device".to_owned()),
             "=remember" => {
                 rest.clone_into(&mut self.memory);
                 Ok(String::new())
             }
             "=recall" => Ok(self.memory.clone()),
+            "=listen" => {
+                self.ports.extend(rest.parse::<u16>());
+                Ok(String::new())
+            }
+            "=spawn" => Ok(rest
+                .parse::<u32>()
+                .unwrap_or(0)
+                .min(limits.max_processes)
+                .to_string()),
             _ => Err(format!("no such word: {word}")),
         }
     }
@@ -233,7 +250,7 @@ async fn serve_agent(
     listener: std::net::TcpListener,
     host: FakeHost,
     id: SandboxId,
-    disk_mib: u32,
+    limits: Resources,
     mut exit: watch::Receiver<Option<ExitCause>>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else {
@@ -253,7 +270,7 @@ async fn serve_agent(
             tokio::select! {
                 _ = async { exit.wait_for(Option::is_some).await.map(drop) } => {}
                 // A client that goes away is no failure.
-                _ = answer(stream, &answering, &id, disk_mib) => {}
+                _ = answer(stream, &answering, &id, &limits) => {}
             }
         });
     }
@@ -263,7 +280,7 @@ async fn answer(
     mut stream: TcpStream,
     host: &FakeHost,
     id: &SandboxId,
-    disk_mib: u32,
+    limits: &Resources,
 ) -> io::Result<()> {
     let mut request = Vec::new();
     while !is_whole(&request) {
@@ -276,11 +293,22 @@ async fn answer(
         tokio::time::sleep(FROZEN_LOOK).await;
     }
     let request = String::from_utf8_lossy(&request);
+    if let Some(mib) = request.strip_prefix("=hold ") {
+        if mib
+            .trim()
+            .parse::<u32>()
+            .is_ok_and(|mib| mib >= limits.memory_mib)
+        {
+            host.crash(id, ExitCause::OutOfMemory);
+            return Ok(());
+        }
+        return stream.write_all(b"\n=0\n").await;
+    }
     if request.starts_with('=') {
         let answer = {
             let mut state = host.lock();
             let world = state.worlds.entry(id.clone()).or_default();
-            match world.answer(request.trim_end(), disk_mib) {
+            match world.answer(request.trim_end(), limits) {
                 Ok(text) => format!("{text}\n=0\n"),
                 Err(text) => format!("{text}\n=1\n"),
             }
@@ -405,8 +433,8 @@ impl Runtime for FakeRuntime {
             .lock()
             .alive
             .insert(spec.id.clone(), sandbox.clone());
-        let (host, disk_mib) = (self.host.clone(), spec.resources.disk_mib);
-        let agent = serve_agent(listener, host, spec.id, disk_mib, exited);
+        let (host, limits) = (self.host.clone(), spec.resources);
+        let agent = serve_agent(listener, host, spec.id, limits, exited);
         self.host.agents.spawn(agent);
         Ok(sandbox)
     }
@@ -533,12 +561,27 @@ fn gone(step: &str) -> RuntimeError {
 struct FakeDial(FakeSandbox);
 
 impl Dial for FakeDial {
-    fn dial(&self, _port: u16) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>> {
-        Box::pin(async {
+    fn dial(&self, port: u16) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + '_>> {
+        Box::pin(async move {
             if self.0.exit.borrow().is_some() {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            TcpStream::connect(self.0.address).await
+            if port == ENVD_PORT {
+                return TcpStream::connect(self.0.address).await;
+            }
+            let is_open = {
+                let state = self.0.host.lock();
+                let world = state.worlds.get(&self.0.record.id);
+                world.is_some_and(|world| world.ports.contains(&port))
+            };
+            if !is_open {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let stream = TcpStream::connect(listener.local_addr()?).await?;
+            let (mut answering, _) = listener.accept().await?;
+            answering.write_all(port.to_string().as_bytes()).await?;
+            Ok(stream)
         })
     }
 

@@ -72,6 +72,9 @@ fn word(line: &str) -> Option<std::io::Result<String>> {
             *MEMORY.lock().expect("nobody panics") = rest.to_owned();
             Ok(String::new())
         }
+        "=hold" => hold(rest),
+        "=listen" => listen(rest),
+        "=spawn" => spawn(rest),
         "=recall" => Ok(MEMORY.lock().expect("nobody panics").clone()),
         _ => return None,
     })
@@ -83,6 +86,48 @@ fn fill(path: &str, mib: &str) -> std::io::Result<()> {
         file.write_all(&[0; 1 << 20])?;
     }
     Ok(())
+}
+
+/// Takes memory and keeps it.
+fn hold(mib: &str) -> std::io::Result<String> {
+    let mib: usize = mib.parse().map_err(std::io::Error::other)?;
+    for _ in 0..mib {
+        // Touched, or the kernel gives nothing.
+        Box::leak(vec![1u8; 1 << 20].into_boxed_slice());
+    }
+    Ok(String::new())
+}
+
+/// Answers on a port with its number.
+fn listen(port: &str) -> std::io::Result<String> {
+    let port: u16 = port.parse().map_err(std::io::Error::other)?;
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream
+                .and_then(|mut stream| write!(stream, "{port}"))
+                .expect("whoever has connected reads");
+        }
+    });
+    Ok(String::new())
+}
+
+/// Starts processes until there are as many or no more are to be had, and ends them.
+fn spawn(count: &str) -> std::io::Result<String> {
+    let count: usize = count.parse().map_err(std::io::Error::other)?;
+    let mut children = Vec::new();
+    while children.len() < count {
+        match Command::new("/bin/sleep").arg("100").spawn() {
+            Ok(child) => children.push(child),
+            Err(_) => break,
+        }
+    }
+    let started = children.len();
+    for mut child in children {
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(started.to_string())
 }
 
 fn main() {

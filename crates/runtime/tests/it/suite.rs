@@ -2,8 +2,9 @@
 //! then it must refuse it.
 //!
 //! Its sandboxes run an agent that takes one line per connection: `=write PATH TEXT`,
-//! `=read PATH`, `=remember TEXT`, `=recall` and `=fill PATH MIB`; it answers with what it has
-//! to say and `=STATUS`.
+//! `=read PATH`, `=remember TEXT`, `=recall`, `=fill PATH MIB`, `=hold MIB` (of memory),
+//! `=listen PORT` (where it answers with the number) and `=spawn COUNT`; it answers with what
+//! it has to say and `=STATUS`.
 
 use std::io;
 use std::time::Duration;
@@ -113,6 +114,56 @@ async fn keeps_to_the_limit_of_its_disk(subject: &impl Subject) {
         .await
         .unwrap();
     assert!(status != 0 && text.contains("No space left"), "{text}");
+    sandbox.destroy().await.unwrap();
+    drop(sandbox);
+    end(runtime).await;
+}
+
+async fn is_reached_on_its_own_ports_and_no_others(subject: &impl Subject) {
+    let runtime = subject.open();
+    let (one, other) = (
+        runtime.boot(spec()).await.unwrap(),
+        runtime.boot(spec()).await.unwrap(),
+    );
+    let dial = async |sandbox: &_, port| {
+        let mut stream = Sandbox::dialer(sandbox).dial(port).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok::<_, io::Error>(text)
+    };
+    let closed = dial(&one, 4000).await.unwrap_err();
+    assert_eq!(closed.kind(), io::ErrorKind::ConnectionRefused);
+    ok(&one, "=listen 4000").await;
+    assert_eq!(dial(&one, 4000).await.unwrap(), "4000");
+    // Each has a network of its own.
+    let closed = dial(&other, 4000).await.unwrap_err();
+    assert_eq!(closed.kind(), io::ErrorKind::ConnectionRefused);
+    one.destroy().await.unwrap();
+    let gone = dial(&one, 4000).await.unwrap_err();
+    assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    other.destroy().await.unwrap();
+    drop((one, other));
+    end(runtime).await;
+}
+
+async fn keeps_to_the_limits_of_processes_and_memory(subject: &impl Subject) {
+    let runtime = subject.open();
+    let sandbox = runtime.boot(spec()).await.unwrap();
+    let wanted = 2 * small().max_processes;
+    let started: u32 = ok(&sandbox, &format!("=spawn {wanted}"))
+        .await
+        .parse()
+        .unwrap();
+    assert!(started > 0 && started < wanted, "{started}");
+    ok(&sandbox, "=hold 1").await;
+    // The first process itself asks for more than there is.
+    let limit = small().memory_mib;
+    assert!(
+        say(&sandbox, &format!("=hold {}", 2 * limit))
+            .await
+            .is_err()
+    );
+    assert_eq!(sandbox.exited().await, ExitCause::OutOfMemory);
     sandbox.destroy().await.unwrap();
     drop(sandbox);
     end(runtime).await;
@@ -262,6 +313,8 @@ macro_rules! suite {
             suite!(@ $subject;
                 runs_commands_and_has_files_of_its_own
                 keeps_to_the_limit_of_its_disk
+                is_reached_on_its_own_ports_and_no_others
+                keeps_to_the_limits_of_processes_and_memory
                 stands_still_while_it_is_frozen
                 is_captured_with_its_files
                 is_captured_with_its_memory_or_declares_that_it_is_not
