@@ -505,6 +505,7 @@ impl Runtime for FakeRuntime {
                     String::new()
                 },
                 files: world.files.clone(),
+                ports: HashSet::new(),
             }
         };
         self.host.lock().worlds.insert(id, world);
