@@ -25,6 +25,9 @@ use crate::router::App;
 
 /// A client that sends nothing for as long has gone.
 const IDLE: Duration = Duration::from_secs(60);
+/// What is read of a body that is refused, and for how long.
+const SHORT: usize = 256 * 1024;
+const SHORT_LIMIT: Duration = Duration::from_secs(1);
 const CHUNK: usize = 256 * 1024;
 
 /// An answer that is no success; its code is a word here.
@@ -277,10 +280,17 @@ pub(crate) async fn write(
         let file = draft.file()?;
         Ok((draft, file))
     };
-    let (draft, file) = app.control.on_content(begin).await?;
+    let begun = app.control.on_content(begin).await;
     let announced = length(request.headers());
-    let mut file = app.control.content_file(file);
     let mut body: Body = request.into_body();
+    let (draft, file) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            finish_short(&mut body).await;
+            return Err(error.into());
+        }
+    };
+    let mut file = app.control.content_file(file);
     let mut received = 0u64;
     loop {
         let frame = tokio::time::timeout(IDLE, body.frame()).await;
@@ -306,6 +316,23 @@ pub(crate) async fn write(
     }
     let entry = app.control.on_content(move || draft.publish()).await?;
     Ok(shown(StatusCode::CREATED, entry))
+}
+
+/// Reads the rest of a short body: the connection of a request that is answered before can't
+/// be used again, which a client finds out with its next request.
+async fn finish_short(body: &mut Body) {
+    let read = async {
+        let mut left = SHORT;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // One that does not come in time is long enough.
+    let _late = tokio::time::timeout(SHORT_LIMIT, read).await;
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {
