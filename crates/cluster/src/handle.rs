@@ -57,6 +57,10 @@ pub trait NodeHandle: Debug + Send + Sync {
     /// Deletes a capture. Forgetting one that is not there is fine.
     async fn forget_capture(&self, build: BuildId) -> Result<(), NodeError>;
 
+    /// Captures what the start command of a build that was just made sets up, so that its
+    /// sandboxes are restored from that, where the node can do that and it pays.
+    async fn keep_ready(&self, image: &BuildImage) -> Result<(), NodeError>;
+
     /// The captures that are kept for builds.
     async fn captures(&self) -> Result<Vec<BuildId>, NodeError>;
 

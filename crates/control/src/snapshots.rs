@@ -359,7 +359,7 @@ impl Control {
         };
         // Looked at before the database, so that what moves over meanwhile is in one.
         let mut wanted = self.captures.snapshot();
-        wanted.extend(self.store.snapshot_builds().await?);
+        wanted.extend(self.store.build_list_kept().await?);
         for build in kept.into_iter().filter(|build| !wanted.contains(build)) {
             self.forget_capture(build).await;
         }

@@ -160,7 +160,7 @@ impl Control {
     }
 
     /// A build as its sandboxes get it.
-    fn runnable(&self, build: BuildRecord) -> BuildImage {
+    pub(crate) fn runnable(&self, build: BuildRecord) -> BuildImage {
         let is_of_steps = build.content.build_env.is_some();
         let mut image = image(build);
         if is_of_steps && !self.config.template_env {

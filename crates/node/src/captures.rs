@@ -16,6 +16,8 @@ use warren_types::{BuildId, CaptureKind};
 
 /// Extension of the file beside a build's capture.
 const META: &str = "json";
+/// The same of its ready state.
+const READY_META: &str = "ready";
 
 /// What is known of a build's capture. The file is readable by root only: it holds the key
 /// that the captured agent knows.
@@ -42,6 +44,16 @@ impl Meta {
             ..self.image.clone()
         }
     }
+}
+
+/// What is known of a build's ready state. Readable by root only, as above.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ReadyMeta {
+    pub(crate) init_key: Secret,
+    /// The programs of the server that run in it: those of another version won't do.
+    pub(crate) programs: Vec<PathBuf>,
+    /// Made with the build, and kept as long as that.
+    pub(crate) is_kept: bool,
 }
 
 const PAUSED: &str = "paused-";
@@ -77,7 +89,7 @@ impl Captures {
         self.dir.join(format!("{BUILD}{build}"))
     }
 
-    /// Where the ready state of a build's sandboxes is, while this process lives.
+    /// Where the ready state of a build's sandboxes is.
     pub(crate) fn ready(&self, build: BuildId) -> PathBuf {
         self.dir.join(format!("{READY}{build}"))
     }
@@ -86,9 +98,48 @@ impl Captures {
         self.metas.join(format!("{build}.{META}"))
     }
 
+    fn ready_meta(&self, build: BuildId) -> PathBuf {
+        self.metas.join(format!("{build}.{READY_META}"))
+    }
+
     /// Completes a build's capture.
     pub(crate) fn write_meta(&self, build: BuildId, meta: &Meta) -> io::Result<()> {
-        let temporary = self.metas.join(format!("{build}.tmp"));
+        self.write(&self.meta(build), meta)
+    }
+
+    /// Completes a build's ready state.
+    pub(crate) fn write_ready(&self, build: BuildId, meta: &ReadyMeta) -> io::Result<()> {
+        self.write(&self.ready_meta(build), meta)
+    }
+
+    /// The ready states that are complete.
+    pub(crate) fn ready_states(&self) -> io::Result<Vec<(BuildId, ReadyMeta)>> {
+        let mut found = Vec::new();
+        for name in names(&self.metas)? {
+            let Some((id, READY_META)) = name.split_once('.') else {
+                continue;
+            };
+            let Ok(build) = id.parse::<BuildId>() else {
+                continue;
+            };
+            let meta = fs::read(self.metas.join(&name))?;
+            // One that another version wrote is swept.
+            if let Ok(meta) = serde_json::from_slice(&meta)
+                && self.ready(build).exists()
+            {
+                found.push((build, meta));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes a build's ready state incomplete, before its files are removed.
+    pub(crate) fn forget_ready_meta(&self, build: BuildId) -> io::Result<()> {
+        absent(fs::remove_file(self.ready_meta(build)))
+    }
+
+    fn write(&self, to: &Path, meta: &impl Serialize) -> io::Result<()> {
+        let temporary = to.with_extension("tmp");
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -97,7 +148,7 @@ impl Captures {
             .open(&temporary)?;
         file.write_all(&serde_json::to_vec(meta)?)?;
         file.sync_all()?;
-        fs::rename(&temporary, self.meta(build))?;
+        fs::rename(&temporary, to)?;
         File::open(&self.metas)?.sync_all()
     }
 
@@ -117,10 +168,7 @@ impl Captures {
         runtime: &R,
         build: BuildId,
     ) -> Result<(), RuntimeError> {
-        let removed = match fs::remove_file(self.meta(build)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
+        let removed = absent(fs::remove_file(self.meta(build)));
         removed.map_err(|source| RuntimeError::Step {
             step: "delete a capture's description".to_owned(),
             source,
@@ -139,28 +187,42 @@ impl Captures {
             );
         }
         for name in names(&self.dir)? {
-            let id = name.strip_prefix(BUILD);
+            let id = name
+                .strip_prefix(BUILD)
+                .or_else(|| name.strip_prefix(READY));
             builds.extend(id.and_then(|id| id.parse::<BuildId>().ok()));
         }
         Ok(builds.into_iter().collect())
     }
 
-    /// Deletes the captures of paused sandboxes that no record names, and the ready states of
-    /// an earlier process.
+    /// Deletes the captures of paused sandboxes that no record names, and ready states other
+    /// than these.
     pub(crate) async fn sweep<R: Runtime>(
         &self,
         runtime: &R,
         named: &HashSet<String>,
+        ready: &HashSet<BuildId>,
     ) -> io::Result<usize> {
         let mut swept = 0;
         for name in names(&self.dir)? {
-            let is_stray = match name.strip_prefix(PAUSED) {
-                Some(paused) => !named.contains(paused),
-                None => name.starts_with(READY),
+            let is_stray = match (name.strip_prefix(PAUSED), name.strip_prefix(READY)) {
+                (Some(paused), _) => !named.contains(paused),
+                (None, Some(id)) => !id.parse().is_ok_and(|build| ready.contains(&build)),
+                (None, None) => false,
             };
             if is_stray {
                 self.forget_one(runtime, &name).await;
                 swept += 1;
+            }
+        }
+        for name in names(&self.metas)? {
+            let id = name
+                .strip_suffix(READY_META)
+                .and_then(|id| id.strip_suffix('.'));
+            if let Some(build) = id.and_then(|id| id.parse().ok())
+                && !ready.contains(&build)
+            {
+                self.forget_ready_meta(build)?;
             }
         }
         Ok(swept)
@@ -170,6 +232,13 @@ impl Captures {
         if let Err(error) = runtime.forget_capture(&self.dir.join(name)).await {
             tracing::error!(name, error = %Chain(&error), "could not delete a capture");
         }
+    }
+}
+
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -141,10 +141,11 @@ impl<R: Runtime> Node<R> {
             .sweep(&adopted.runs)
             .await
             .map_err(StartError::Sweep)?;
+        let ready = node.booter.adopt_ready().map_err(data(&data_dir))?;
         let captures = node
             .context
             .captures
-            .sweep(node.runtime.as_ref(), &adopted.captures)
+            .sweep(node.runtime.as_ref(), &adopted.captures, &ready)
             .await
             .map_err(data(&data_dir))?;
         tracing::info!(
@@ -468,7 +469,19 @@ impl<R: Runtime> NodeHandle for Node<R> {
         .await?
     }
 
+    async fn keep_ready(&self, image: &BuildImage) -> Result<(), NodeError> {
+        if self.is_stopping() {
+            return Err(NodeError::Stopping);
+        }
+        // Given up in time for its sandbox to be gone when the node has stopped.
+        tokio::select! {
+            () = self.owners.stop_token().cancelled() => Err(NodeError::Stopping),
+            kept = self.booter.keep_ready(image) => kept,
+        }
+    }
+
     async fn forget_capture(&self, build: BuildId) -> Result<(), NodeError> {
+        self.booter.drop_ready(build).await;
         let captures = &self.context.captures;
         let forgotten = captures.forget_build(self.runtime.as_ref(), build).await;
         forgotten.map_err(|error| NodeError::CaptureFailed(Box::new(error)))

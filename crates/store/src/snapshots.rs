@@ -186,23 +186,6 @@ impl Store {
         .map_err(query("list snapshots"))?;
         rows.into_iter().map(SnapshotRecord::try_from).collect()
     }
-
-    /// The builds of all snapshots that can still be used.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn snapshot_builds(&self) -> Result<Vec<BuildId>, StoreError> {
-        let rows: Vec<(String,)> = sqlx::query_as(
-            "SELECT s.build_id FROM snapshots s JOIN templates t ON t.id = s.template_id
-             WHERE t.deleted_at IS NULL",
-        )
-        .fetch_all(&self.reader)
-        .await
-        .map_err(query("list builds of snapshots"))?;
-        rows.into_iter()
-            .map(|(id,)| id.parse().map_err(|_| malformed("build_id", &id)))
-            .collect()
-    }
 }
 
 /// Tells of the source that it was captured.

@@ -89,6 +89,10 @@ impl NodeHandle for NoNode {
         Err(NodeError::Stopping)
     }
 
+    async fn keep_ready(&self, _: &BuildImage) -> Result<(), NodeError> {
+        Err(NodeError::Stopping)
+    }
+
     async fn forget_capture(&self, _: BuildId) -> Result<(), NodeError> {
         Err(NodeError::Stopping)
     }

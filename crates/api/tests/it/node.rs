@@ -337,6 +337,11 @@ impl NodeHandle for FakeNode {
         Ok(Captured { image, bytes: 1 })
     }
 
+    async fn keep_ready(&self, image: &BuildImage) -> Result<(), NodeError> {
+        self.captures.lock().unwrap().push(image.build_id);
+        Ok(())
+    }
+
     async fn forget_capture(&self, build: BuildId) -> Result<(), NodeError> {
         self.captures.lock().unwrap().retain(|kept| *kept != build);
         Ok(())

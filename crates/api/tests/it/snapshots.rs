@@ -256,3 +256,26 @@ async fn fork_limits_and_states() {
         .await
         .error(404);
 }
+
+#[tokio::test]
+async fn what_a_start_command_sets_up_is_captured_with_the_build_and_goes_with_it() {
+    let server = Server::start().await;
+    let build = server.built(json!({"name": "ready"})).await;
+    let id = build.build.parse().unwrap();
+    let captured = || server.node.captures.lock().unwrap().contains(&id);
+    for _ in 0..1000 {
+        if captured() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(captured());
+    // Another template's end does not concern it.
+    let other = server.built(json!({"name": "other"})).await;
+    let gone = format!("/templates/{}", other.template);
+    server.delete(&gone).await.expect(204);
+    assert!(captured());
+    let gone = format!("/templates/{}", build.template);
+    server.delete(&gone).await.expect(204);
+    assert!(!captured());
+}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use warren_service::{Chain, Tasks, fault};
 use warren_store::{BuildContent, BuildOutcome, BuildReason, StoreError};
 use warren_template::build::{BuildFailure, BuildLine, BuildLog, BuildRequest, Built, Collected};
-use warren_types::{BuildId, ENVD_VERSION, LogLevel, TeamId};
+use warren_types::{BuildId, ENVD_VERSION, LogLevel, TeamId, TemplateId};
 
 use super::log::{BuildEntry, BuildLogFile};
 use super::{Builds, Running};
@@ -78,7 +78,7 @@ impl Control {
         request: BuildRequest,
         running: Running,
     ) {
-        let id = request.build_id;
+        let (id, template) = (request.build_id, request.template_id.clone());
         tracing::info!(build_id = %id, template_id = %request.template_id, "a build starts");
         let since = Instant::now();
         let result = self.execute(builds, request, &running).await;
@@ -103,6 +103,27 @@ impl Control {
                        "a build ended");
         if let Err(error) = self.finish_build(id, &outcome).await {
             tracing::error!(build_id = %id, error = %Chain(&error), "a build's end is lost");
+            return;
+        }
+        if matches!(outcome, BuildOutcome::Ready(_)) {
+            let control = Arc::clone(self);
+            self.tasks
+                .spawn(async move { control.keep_ready(&template, id).await });
+        }
+    }
+
+    /// Has the node capture what the start command of a build sets up. The build is usable
+    /// without.
+    async fn keep_ready(&self, template: &TemplateId, id: BuildId) {
+        let kept = async {
+            let build = self.store.build_ready(template, id).await;
+            let build = build.map_err(|error| Chain(&error).to_string())?;
+            let Some(build) = build else { return Ok(()) };
+            let kept = self.node.keep_ready(&self.runnable(build)).await;
+            kept.map_err(|error| Chain(&error).to_string())
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!(build_id = %id, error, "the ready state of a build is not captured");
         }
     }
 

@@ -133,6 +133,12 @@ impl<R: Runtime> Booter<R> {
         open_mounts(&self.tasks, &self.volumes, id, mounts, is_resumed).await
     }
 
+    /// What the server itself brings into sandboxes, by content.
+    pub(super) fn guest_programs(&self) -> Vec<PathBuf> {
+        let agent = std::iter::once(self.agent.clone());
+        agent.chain(self.programs.clone()).collect()
+    }
+
     /// The volumes that its sandboxes mount.
     pub(crate) fn volumes(&self) -> &Arc<Volumes> {
         &self.volumes

@@ -3,24 +3,28 @@
 //!
 //! ```text
 //! source            boot, start command, ready ── freeze, capture ──► destroyed
+//!                   when its build is made, or else when the first warm one is wanted
 //! each warm one     restore, /init with its own id ─────────────────► waits
 //! ```
 //!
 //! A ready state was never anybody's: it is captured before a request's token or variables
 //! are known to it. Nor is its source ever: the processes in it were told its id, which opens
-//! a sandbox's ports to whoever knows it. It belongs to this process; the next start sweeps it
-//! and makes another.
+//! a sandbox's ports to whoever knows it. One that was made with its build stays as long as
+//! that; another goes when nobody has asked for the build lately. Both outlive the server,
+//! unless the next one brings other programs into sandboxes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use warren_cluster::{BuildImage, NodeError};
 use warren_runtime::{Runtime, RuntimeError, Sandbox};
-use warren_service::{Chain, Secret};
+use warren_service::{Chain, Secret, fault};
 use warren_types::{BuildId, NetworkPolicy};
 
 use super::boot::{Booted, Booter};
+use crate::captures::ReadyMeta;
 
 /// A first restore that takes less proves itself, however fast the start was.
 const FAST_ENOUGH: Duration = Duration::from_millis(250);
@@ -28,8 +32,13 @@ const FAST_ENOUGH: Duration = Duration::from_millis(250);
 /// What is known of a build.
 #[derive(Debug)]
 enum State {
-    /// Captured, with the key that the captured agent knows.
-    Captured(Secret),
+    /// Captured.
+    Captured {
+        /// The key that the captured agent knows.
+        init_key: Secret,
+        /// It stays as long as the build.
+        is_kept: bool,
+    },
     /// Not to be captured.
     Off,
 }
@@ -56,7 +65,7 @@ impl ReadyStates {
 
     fn key(&self, build: BuildId) -> Option<Secret> {
         match self.lock().get(&build) {
-            Some(State::Captured(init_key)) => Some(init_key.clone()),
+            Some(State::Captured { init_key, .. }) => Some(init_key.clone()),
             _ => None,
         }
     }
@@ -72,7 +81,15 @@ impl ReadyStates {
 
     /// Forgets what is known; true when there was a capture.
     fn take(&self, build: BuildId) -> bool {
-        matches!(self.lock().remove(&build), Some(State::Captured(_)))
+        matches!(self.lock().remove(&build), Some(State::Captured { .. }))
+    }
+
+    /// Whether it may be forgotten when nobody asks for it.
+    fn may_go(&self, build: BuildId) -> bool {
+        !matches!(
+            self.lock().get(&build),
+            Some(State::Captured { is_kept: true, .. })
+        )
     }
 }
 
@@ -98,6 +115,43 @@ impl<R: Runtime> Booter<R> {
         &self,
         image: &BuildImage,
     ) -> Result<Booted<R::Sandbox>, NodeError> {
+        self.boot_captured(image, false).await
+    }
+
+    /// Captures the ready state of a build that was just made, where that is worth it.
+    pub(crate) async fn keep_ready(&self, image: &BuildImage) -> Result<(), NodeError> {
+        let is_wanted = image.start.is_some()
+            && image.capture.is_none()
+            && self.ready.wants(image.build_id, Duration::MAX)
+            && self.runtime.capabilities().checkpoint.is_ok();
+        if is_wanted {
+            self.boot_captured(image, true).await?.discard().await;
+        }
+        Ok(())
+    }
+
+    /// Takes up the ready states that an earlier process has captured with the same programs.
+    /// Returns their builds.
+    pub(crate) fn adopt_ready(&self) -> io::Result<HashSet<BuildId>> {
+        let mut adopted = HashSet::new();
+        for (build, meta) in self.captures.ready_states()? {
+            if meta.programs == self.guest_programs() && self.ready.wants(build, Duration::MAX) {
+                let state = State::Captured {
+                    init_key: meta.init_key,
+                    is_kept: meta.is_kept,
+                };
+                self.ready.set(build, state);
+                adopted.insert(build);
+            }
+        }
+        Ok(adopted)
+    }
+
+    async fn boot_captured(
+        &self,
+        image: &BuildImage,
+        is_kept: bool,
+    ) -> Result<Booted<R::Sandbox>, NodeError> {
         let policy = NetworkPolicy::default();
         if let Some(restored) = self.restore_ready(image, policy.clone()).await {
             return Ok(restored);
@@ -112,7 +166,13 @@ impl<R: Runtime> Booter<R> {
         }
         let init_key = booted.init_key().clone();
         booted.discard().await;
-        if let Some(restored) = self.prove(image, init_key, start).await {
+        fault::point("ready.captured");
+        let meta = ReadyMeta {
+            init_key,
+            programs: self.guest_programs(),
+            is_kept,
+        };
+        if let Some(restored) = self.prove(image, meta, start).await {
             return Ok(restored);
         }
         self.boot_ready(image, policy).await
@@ -133,26 +193,40 @@ impl<R: Runtime> Booter<R> {
     async fn prove(
         &self,
         image: &BuildImage,
-        init_key: Secret,
+        meta: ReadyMeta,
         start: Duration,
     ) -> Option<Booted<R::Sandbox>> {
         let build = image.build_id;
         let begun = Instant::now();
         let policy = NetworkPolicy::default();
         let restored = self
-            .restore_from_ready(image, policy, init_key.clone())
+            .restore_from_ready(image, policy, meta.init_key.clone())
             .await?;
         let took = begun.elapsed();
         if pays(took, start) {
             tracing::info!(build_id = %build, ?start, ?took,
                 "captured a ready state; sandboxes of the build are restored from it");
-            self.ready.set(build, State::Captured(init_key));
+            self.note_ready(build, meta).await;
         } else {
             tracing::info!(build_id = %build, ?start, ?took,
                 "a ready state is not used: the start of the build is faster");
             self.give_up_ready(build).await;
         }
         Some(restored)
+    }
+
+    /// Makes a capture a ready state, also for processes to come.
+    async fn note_ready(&self, build: BuildId, meta: ReadyMeta) {
+        if let Err(error) = self.captures.write_ready(build, &meta) {
+            tracing::error!(build_id = %build, %error, "a ready state could not be noted");
+            return self.give_up_ready(build).await;
+        }
+        fault::point("ready.noted");
+        let state = State::Captured {
+            init_key: meta.init_key,
+            is_kept: meta.is_kept,
+        };
+        self.ready.set(build, state);
     }
 
     async fn restore_from_ready(
@@ -221,12 +295,21 @@ impl<R: Runtime> Booter<R> {
 
     /// Lets go of a build's ready state, which nobody has asked for lately.
     pub(crate) async fn forget_ready(&self, build: BuildId) {
-        if self.ready.take(build) {
+        if self.ready.may_go(build) && self.ready.take(build) {
             self.forget_ready_files(build).await;
         }
     }
 
+    /// Lets go of the ready state of a build that is gone.
+    pub(crate) async fn drop_ready(&self, build: BuildId) {
+        self.ready.take(build);
+        self.forget_ready_files(build).await;
+    }
+
     async fn forget_ready_files(&self, build: BuildId) {
+        if let Err(error) = self.captures.forget_ready_meta(build) {
+            tracing::error!(build_id = %build, %error, "could not forget a ready state");
+        }
         let forgotten = self
             .runtime
             .forget_capture(&self.captures.ready(build))
@@ -256,7 +339,14 @@ mod tests {
         assert!(states.wants(build, start));
         assert!(pays(start / 2, start) && !pays(2 * start, start));
         assert!(pays(FAST_ENOUGH / 2, Duration::ZERO));
-        states.set(build, State::Captured(Secret::new("k".to_owned())));
+        let captured = |is_kept| State::Captured {
+            init_key: Secret::new("k".to_owned()),
+            is_kept,
+        };
+        states.set(build, captured(true));
+        assert!(!states.may_go(build));
+        states.set(build, captured(false));
+        assert!(states.may_go(build));
         assert!(states.key(build).is_some() && !states.wants(build, start));
         states.set(build, State::Off);
         assert!(states.key(build).is_none() && !states.wants(build, start));

@@ -310,6 +310,21 @@ impl Store {
         ids(rows)
     }
 
+    /// Builds whose captures are kept: those of templates that are there, which did not fail.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn build_list_kept(&self) -> Result<Vec<BuildId>, StoreError> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "SELECT b.id FROM builds b JOIN templates t ON t.id = b.template_id
+             WHERE b.status <> 'error' AND t.deleted_at IS NULL",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(query("list builds to keep"))?;
+        ids(rows)
+    }
+
     /// Layers of the builds that can be used: of templates that are there, and of those that
     /// were deleted after this time.
     ///
