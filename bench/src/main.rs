@@ -7,8 +7,8 @@
 mod builds;
 mod peers;
 mod report;
-mod roles;
 mod restore;
+mod roles;
 mod scenarios;
 mod server;
 mod stats;
