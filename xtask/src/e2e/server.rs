@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::run::say;
+use crate::run::{command, output, say};
 
 /// The first start of all makes templates from packages.
 const START_LIMIT: Duration = Duration::from_secs(1800);
@@ -30,6 +30,8 @@ pub(crate) struct Server {
     layers_dir: PathBuf,
     address: SocketAddr,
     key: String,
+    /// Of another team.
+    other_key: String,
     log: PathBuf,
 }
 
@@ -65,13 +67,29 @@ impl Server {
             layers_dir: layers_dir.to_owned(),
             address,
             key: String::new(),
+            other_key: String::new(),
             log,
         };
         server.wait_until_healthy()?;
         let key = fs::read_to_string(&key_file)
             .with_context(|| format!("read {}", key_file.display()))?;
         key.trim().clone_into(&mut server.key);
+        server.other_key = server.make_team("Another team of the suites")?;
         Ok(server)
+    }
+
+    /// Where it keeps its data.
+    fn data_dir(&self) -> PathBuf {
+        self.log.with_file_name("data")
+    }
+
+    /// Makes a team; gives its key.
+    fn make_team(&self, name: &str) -> Result<String> {
+        let mut create = command(&self.program, ["team", "create", name, "--data-dir"]);
+        create.arg(self.data_dir());
+        let told = String::from_utf8(output(create)?).context("read a key")?;
+        let key = told.lines().last().context("no key was printed")?;
+        Ok(key.to_owned())
     }
 
     fn wait_until_healthy(&mut self) -> Result<()> {
@@ -96,8 +114,9 @@ impl Server {
             ("E2B_SANDBOX_URL", url.clone().into()),
             ("E2B_VOLUME_API_URL", url.into()),
             ("E2B_API_KEY", self.key.clone().into()),
+            ("WARREN_OTHER_API_KEY", self.other_key.clone().into()),
             ("WARREN_BIN", self.program.clone().into()),
-            ("WARREN_DATA_DIR", self.log.with_file_name("data").into()),
+            ("WARREN_DATA_DIR", self.data_dir().into()),
             ("WARREN_LAYERS_DIR", self.layers_dir.clone().into()),
             ("WARREN_PID", self.child.id().to_string().into()),
         ]
