@@ -35,10 +35,16 @@ pub(crate) fn run_e2e(clients: &Clients) -> Result<()> {
     outcome
 }
 
-/// Builds the server as the workspace's tests have built most of it already: a release build
-/// would compile every dependency once more.
+/// Builds the server as the tests of the workspace do: any other selection of packages, or a
+/// release build, would compile most dependencies once more.
 fn build_server() -> Result<PathBuf> {
-    run(cargo(["build", "--locked", "--package", "warren"]))?;
+    run(cargo([
+        "build",
+        "--workspace",
+        "--bins",
+        "--tests",
+        "--locked",
+    ]))?;
     Ok(target_dir().join("debug/warren"))
 }
 
