@@ -19,8 +19,9 @@ pytestmark = pytest.mark.skipif(WARREN is None, reason="WARREN_BIN names no prog
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs the program in a home of its own, without the suite's key and without a browser."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("E2B_")}
+    """Runs the program in a home of its own, without the suite's key, without its server's
+    directory, in which there is one too, and without a browser."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("E2B_", "WARREN_"))}
     variables |= {"HOME": str(tmp_path), "PATH": "/nonexistent", "E2B_API_URL": env.API_URL}
 
     def run(*words, key=None, **options):

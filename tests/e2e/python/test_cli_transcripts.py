@@ -64,7 +64,9 @@ class Session:
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.directory,
-            env={**os.environ, "PATH": self.path, "HOME": str(self.directory), "TZ": "UTC"},
+            # Usage lines name what the environment sets.
+            env={k: v for k, v in os.environ.items() if not k.startswith("WARREN_")}
+            | {"PATH": self.path, "HOME": str(self.directory), "TZ": "UTC"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
