@@ -370,6 +370,8 @@ def test_a_hundred_cycles_leave_nothing(running):
     cycles(95)
     again = until(settled, "the host is steady again", 30, 0.5)
     grown = {kind: again[kind] - full[kind] for kind in full if again[kind] > full[kind]}
-    # A pool may hold a slot, disk or connection more than at the first look.
-    assert all(more <= 5 for more in grown.values()), grown
+    # A pool may hold a slot, disk or connection more than at the first look, and a sandbox
+    # that is dialled often has up to 16 sockets made ahead.
+    most = {"descriptors": 5 + 16}
+    assert all(more <= most.get(kind, 5) for kind, more in grown.items()), grown
     assert said(sandbox).split()[0] == digest

@@ -4,6 +4,7 @@ waits as it did; no half layer, mount or control group is left; and the next bui
 Every test runs a server of its own, so nothing else may run beside it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from e2b import Sandbox, Template
 
@@ -188,7 +190,9 @@ def test_a_server_that_dies_between_two_steps(up, registry, fault, kind):
 def test_a_server_that_dies_after_the_end(up, registry):
     server = up("build.finished")
     pair = request(server, "ended")
-    start(server, pair, **source("base", registry), **STEPS)
+    # With all steps cached the end may come before the answer.
+    with contextlib.suppress(httpx.TransportError):
+        start(server, pair, **source("base", registry), **STEPS)
     wait_dead(server)
     server = up()
     assert status(server, pair)["status"] == "ready"
