@@ -89,11 +89,13 @@ def test_a_fork_beyond_the_limit_is_an_error_in_its_place(server):
 
 def test_a_sandbox_whose_first_process_ran_out_of_memory_says_so(server):
     sandbox = server.create()
+    # The kernel would take commands before the agent, which is smaller.
+    sandbox.commands.run("echo 1000 > /proc/1/oom_score_adj", user="root")
 
     def is_gone() -> bool:
-        # Commands are killed before the agent is; what they wrote to memory stays.
         try:
-            sandbox.commands.run("cat /dev/zero > /dev/shm/$$", timeout=20)
+            filling = "echo 0 > /proc/$$/oom_score_adj; exec cat /dev/zero > /dev/shm/$$"
+            sandbox.commands.run(filling, timeout=20)
         except (SandboxException, NotFoundException):
             pass
         with server.api() as api:
