@@ -10,8 +10,8 @@ const SOURCES: [&str; 11] = [
     "guest/envd",
     "guest/interpreter/Cargo.toml",
     "guest/interpreter/src",
-    "guest/sftp/Cargo.toml",
-    "guest/sftp/src",
+    "guest/sftp-server/Cargo.toml",
+    "guest/sftp-server/src",
     "guest/mcp-gateway",
     "crates/connect",
     "crates/service",
@@ -21,7 +21,7 @@ const SOURCES: [&str; 11] = [
 ];
 
 /// The programs; each one's package is named after it.
-const PROGRAMS: [&str; 4] = ["envd", "interpreter", "mcp-gateway", "sftp"];
+const PROGRAMS: [&str; 4] = ["envd", "interpreter", "mcp-gateway", "sftp-server"];
 
 fn main() {
     let manifest_dir = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use warren_template::interpreter::PROGRAMS;
 
 static ENVD: &[u8] = include_bytes!(env!("WARREN_ENVD_PATH"));
-static SFTP: &[u8] = include_bytes!(env!("WARREN_SFTP_PATH"));
+static SFTP: &[u8] = include_bytes!(env!("WARREN_SFTP_SERVER_PATH"));
 static INTERPRETER: &[u8] = include_bytes!(env!("WARREN_INTERPRETER_PATH"));
 static MCP_GATEWAY: &[u8] = include_bytes!(env!("WARREN_MCP_GATEWAY_PATH"));
 
@@ -61,7 +61,7 @@ fn unpack_layer(dir: &Path) -> anyhow::Result<PathBuf> {
     let mut files = vec![
         (root.join("bin/interpreter"), INTERPRETER, 0o555),
         (root.join("bin/mcp-gateway"), MCP_GATEWAY, 0o555),
-        (root.join("bin/sftp"), SFTP, 0o555),
+        (root.join("bin/sftp-server"), SFTP, 0o555),
     ];
     for (path, content) in KERNELS {
         // The name that the kernel's own package uses: the first of a name is taken.

@@ -17,7 +17,7 @@ const MAX_CELLS: u32 = u16::MAX as u32;
 
 const SHELL: &str = "/bin/bash";
 /// What the server brings into every sandbox.
-pub(crate) const HELPER: &str = "/.warren/bin/sftp";
+pub(crate) const HELPER: &str = "/.warren/bin/sftp-server";
 
 /// What a channel asked for before it asked for a program.
 #[derive(Debug, Default)]

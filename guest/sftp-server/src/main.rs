@@ -29,7 +29,9 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             result
         }
-        _ => Err(std::io::Error::other("usage: sftp [connect HOST PORT]")),
+        _ => Err(std::io::Error::other(
+            "usage: sftp-server [connect HOST PORT]",
+        )),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
