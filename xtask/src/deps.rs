@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::run::{cargo, output, say};
+use crate::run::{metadata, say};
 
 /// Each package with the packages of this workspace that it may use. Tests may use more.
 const TABLE: &[(&str, &[&str])] = &[
@@ -89,7 +89,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("warren-interpreter", &["warren-service"]),
     ("warren-mcp-gateway", &["warren-service"]),
-    ("warren-sftp", &[]),
+    ("warren-sftp-server", &[]),
     (
         "warren",
         &[
@@ -141,14 +141,7 @@ struct Dependency {
 
 /// Compares the workspace with the table.
 pub(crate) fn check() -> Result<()> {
-    let json = output(cargo([
-        "metadata",
-        "--no-deps",
-        "--format-version",
-        "1",
-        "--locked",
-    ]))?;
-    let metadata: Metadata = serde_json::from_slice(&json).context("read cargo metadata")?;
+    let metadata: Metadata = metadata()?;
     let mut faults = violations(&metadata.packages);
     for package in &metadata.packages {
         let manifest = fs::read_to_string(&package.manifest_path)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::host;
-use crate::run::{cargo, command, run, say, succeeds, target_dir, workspace};
+use crate::run::{cargo, command, metadata, run, say, succeeds, target_dir, workspace};
 
 /// Debian packages that the server needs on its machine.
 const DEPENDS: &str = "nftables, e2fsprogs, xfsprogs, tar";
@@ -68,14 +68,7 @@ fn version() -> Result<String> {
         name: String,
         version: String,
     }
-    let json = crate::run::output(cargo([
-        "metadata",
-        "--no-deps",
-        "--format-version",
-        "1",
-        "--locked",
-    ]))?;
-    let metadata: Metadata = serde_json::from_slice(&json).context("read cargo metadata")?;
+    let metadata: Metadata = metadata()?;
     let found = metadata.packages.into_iter().find(|p| p.name == "warren");
     Ok(found.context("no package warren")?.version)
 }

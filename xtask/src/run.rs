@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 
 /// Talks to the user.
 pub(crate) fn say(line: &str) {
@@ -40,6 +41,18 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Comma
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace()).args(args);
     command
+}
+
+/// What cargo tells of the packages of the workspace.
+pub(crate) fn metadata<T: DeserializeOwned>() -> Result<T> {
+    let json = output(cargo([
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+        "--locked",
+    ]))?;
+    serde_json::from_slice(&json).context("read cargo metadata")
 }
 
 /// A command.

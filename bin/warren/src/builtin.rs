@@ -96,19 +96,13 @@ impl Builtins {
             let how = "is being built: the server's output tells how far it is";
             self.control.set_unprepared(builtin.name, how);
         }
-        let stop = self.tasks.stop_token().clone();
         let tasks = self.tasks.clone();
         let make = async move { self.make_all(&wanted).await };
         if args.wait_templates {
             return make.await;
         }
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                // Told where it happened.
-                _ = make => {}
-            }
-        });
+        // A failure is told where it happened.
+        tasks.spawn_until_stopped(make);
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use warren_template::bundle::{self, Contents, Destination};
 use warren_template::interpreter::{self, Variant};
 use warren_template::{LayerStore, base};
 
-use crate::cli::bundle::{Bundle, BundleCommand, Places};
+use crate::cli::bundle::{Bundle, BundleCommand};
+use crate::cli::place::Places;
 use crate::print::{line, warning};
 
 /// The template that every server has.
@@ -41,7 +42,7 @@ pub(crate) fn run(args: Bundle) -> anyhow::Result<ExitCode> {
 }
 
 fn store(places: &Places) -> anyhow::Result<LayerStore> {
-    let own = || places.data_dir.join("layers");
+    let own = || places.data_dir.path.join("layers");
     let dir = places.layers_dir.clone().unwrap_or_else(own);
     Ok(LayerStore::open(&dir)?)
 }
@@ -77,7 +78,7 @@ fn create(file: &Path, mut templates: Vec<String>, places: &Places) -> anyhow::R
         })?;
         layers.push((digest, path));
     }
-    let tools = [places.data_dir.join(TOOLS), SHARED_TOOLS.into()];
+    let tools = [places.data_dir.path.join(TOOLS), SHARED_TOOLS.into()];
     let tools = tools.into_iter().find(|dir| dir.is_dir());
     if tools.is_none() {
         warning(
@@ -108,7 +109,7 @@ fn install(
     let to = Destination {
         layers: &store,
         program: program.map(std::path::PathBuf::as_path),
-        tools: &places.data_dir.join(TOOLS),
+        tools: &places.data_dir.path.join(TOOLS),
     };
     let manifest = bundle::install(file, &to, |part| warning(&format!("installing {part}")))?;
     line(&format!(

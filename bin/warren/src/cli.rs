@@ -15,6 +15,7 @@ pub(crate) mod connection;
 pub(crate) mod history;
 pub(crate) mod limits;
 pub(crate) mod operator;
+pub(crate) mod place;
 pub(crate) mod sandbox;
 pub(crate) mod ssh;
 pub(crate) mod template;
@@ -22,6 +23,7 @@ pub(crate) mod volume;
 
 use crate::builtin;
 use connection::Connection;
+use place::DataDir;
 
 /// A self-hosted sandbox cloud for AI agents, compatible with the E2B SDKs.
 #[derive(Debug, Parser)]
@@ -141,14 +143,8 @@ pub(crate) struct Mcp {
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Directory that holds everything the server keeps.
-    #[arg(
-        long,
-        env = "WARREN_DATA_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
-    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) data_dir: DataDir,
 
     /// Once ready, run code in a sandbox and show the latency of each step, then go on serving.
     #[arg(long)]
@@ -410,14 +406,8 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Directory that the server would keep its data in.
-    #[arg(
-        long,
-        env = "WARREN_DATA_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
-    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) data_dir: DataDir,
 
     /// Address that the server would listen on.
     #[arg(

@@ -1,15 +1,15 @@
 //! The data directory: held by one server at a time, and the secrets in it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rand::Rng;
 use rustix::fs::{FlockOperation, flock};
 use warren_control::{Identity, LocalKey};
-use warren_service::Secret;
+use warren_service::{Secret, file};
 
 /// Shorter administrator's tokens are refused.
 const MIN_ADMIN_TOKEN: usize = 32;
@@ -147,25 +147,14 @@ fn kept_key(path: &Path, lost: &str) -> anyhow::Result<Secret> {
 
 /// Writes a secret to a file that only its owner may read, whole or not at all.
 pub(crate) fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(text.as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().with_context(|| format!("write {}", path.display()))
+    file::replace(path, format!("{text}\n").as_bytes(), 0o600)
+        .with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -27,11 +27,11 @@ struct Line {
 /// Runs every check and prints the results. Fails if one of them does.
 pub(crate) fn run(args: &Doctor, as_json: bool) -> anyhow::Result<ExitCode> {
     let fixed = if args.fix {
-        tools::fix(&args.data_dir, args.debian_mirror.as_deref())
+        tools::fix(&args.data_dir.path, args.debian_mirror.as_deref())
     } else {
         Ok(())
     };
-    let mut lines: Vec<Line> = ns::probe(&args.data_dir)
+    let mut lines: Vec<Line> = ns::probe(&args.data_dir.path)
         .into_iter()
         .map(|check| Line {
             check: check.name.to_owned(),
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Doctor, as_json: bool) -> anyhow::Result<ExitCode> {
             fix: (!check.ok).then(|| check.fix.to_owned()),
         })
         .collect();
-    lines.push(disk(&args.data_dir));
+    lines.push(disk(&args.data_dir.path));
     lines.push(mmdebstrap());
     lines.push(port(args));
     let healthy = fixed.is_ok() && lines.iter().all(|line| line.ok);

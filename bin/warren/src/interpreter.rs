@@ -56,7 +56,6 @@ impl Preparation {
             self.control.set_unprepared(variant.name(), how);
         }
         let wait = args.wait_templates;
-        let stop = self.tasks.stop_token().clone();
         let tasks = self.tasks.clone();
         let make = async move {
             for variant in missing {
@@ -67,13 +66,8 @@ impl Preparation {
         if wait {
             return make.await;
         }
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                // Told where it happened.
-                _ = make => {}
-            }
-        });
+        // A failure is told where it happened.
+        tasks.spawn_until_stopped(make);
         Ok(())
     }
 

@@ -38,11 +38,11 @@ const LOOPBACK_NAMES: &[&str] = &["apt-get", "install", "-y", "libnss-myhostname
 
 /// Installs or removes the trust.
 pub(crate) fn run(args: &Trust) -> anyhow::Result<ExitCode> {
-    let domains = domains(&authorities(&args.data_dir))?;
+    let domains = domains(&authorities(&args.data_dir.path))?;
     ensure!(
         !domains.is_empty(),
         "no server has made certificates in {}\nhint: start it once with `warren up`, or name its directory with --data-dir",
-        args.data_dir.display()
+        args.data_dir.path.display()
     );
     ensure!(
         args.dry_run || rustix::process::geteuid().is_root(),

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
         rustix::process::geteuid().is_root(),
         "sandboxes and their data are root's\nhint: run it with sudo"
     );
-    let dir = &args.data_dir;
+    let dir = &args.data_dir.path;
     if !dir.exists() {
         line(&format!("{} is not there", dir.display()))?;
         return Ok(ExitCode::SUCCESS);

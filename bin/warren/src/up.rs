@@ -97,7 +97,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     // Bound first: a taken port is the cheapest failure, and it must not cost anything.
     let listener = bind(args.listen).await?;
     let listen = listener.local_addr()?;
-    let data = DataDir::open(&args.data_dir)?;
+    let data = DataDir::open(&args.data_dir.path)?;
     let ssh = match args.ssh.ssh_listen {
         Some(address) => Some(Ssh::open(address, &data).await?),
         None => None,
@@ -225,7 +225,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     announce(
         listen,
         shown,
-        &args.data_dir,
+        &args.data_dir.path,
         tls.is_some().then_some(&domain),
     );
     if let Some(ssh) = ssh {

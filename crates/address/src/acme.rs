@@ -21,10 +21,9 @@ use rustls::sign::CertifiedKey;
 use tokio::process::Command;
 use tokio::time::timeout;
 use tracing::{info, warn};
-use warren_service::Chain;
+use warren_service::{Chain, file};
 use x509_parser::pem::Pem;
 
-use crate::authority::write;
 use crate::certificates::of_own_key;
 use crate::files::{Files, FilesError, certified};
 use crate::{Certificates, Zone};
@@ -192,7 +191,7 @@ impl Acme {
         shown.take_back().await;
         let (chain, key) = got?;
         let path = self.kept();
-        write(&path, format!("{chain}\n{key}").as_bytes(), 0o600)
+        file::replace(&path, format!("{chain}\n{key}").as_bytes(), 0o600)
             .map_err(|source| AcmeError::File { path, source })?;
         self.load()
     }
@@ -288,7 +287,7 @@ fn keep_account(path: &Path, credentials: &AccountCredentials) -> Result<(), Acm
         source,
     };
     let text = serde_json::to_vec(credentials).map_err(|error| file(error.into()))?;
-    write(path, &text, 0o600).map_err(file)
+    file::replace(path, &text, 0o600).map_err(file)
 }
 
 /// Answers to challenges that are up.

@@ -6,10 +6,10 @@
 //! wildcards directly below a top-level name such as `localhost`.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +21,8 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
+
+use warren_service::file;
 
 use crate::certificates::of_own_key;
 use crate::is_within;
@@ -102,8 +104,9 @@ impl Authority {
             let key = KeyPair::generate()?;
             let params = authority_params(domain, addresses, &key)?;
             let certificate = params.self_signed(&key)?;
-            write(&key_path, key.serialize_pem().as_bytes(), 0o600).map_err(file(&key_path))?;
-            write(&certificate_path, certificate.pem().as_bytes(), 0o644)
+            file::replace(&key_path, key.serialize_pem().as_bytes(), 0o600)
+                .map_err(file(&key_path))?;
+            file::replace(&certificate_path, certificate.pem().as_bytes(), 0o644)
                 .map_err(file(&certificate_path))?;
         }
         let damaged = |path: &Path| AuthorityError::Damaged {
@@ -250,25 +253,6 @@ fn days_from_now(days: i32) -> (i32, u8, u8) {
         positive(day.month()),
         positive(day.day()),
     )
-}
-
-/// Writes a file whole or not at all, and onto the disk.
-pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent()
-        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]

@@ -7,12 +7,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::BytesMut;
-use futures_util::stream;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use warren_control::{
     Content, Entry, EntryKind, NewNode, Owner, VolumeError, VolumePath, VolumeTokenError,
 };
@@ -28,7 +26,6 @@ const IDLE: Duration = Duration::from_secs(60);
 /// What is read of a body that is refused, and for how long.
 const SHORT: usize = 256 * 1024;
 const SHORT_LIMIT: Duration = Duration::from_secs(1);
-const CHUNK: usize = 256 * 1024;
 
 /// An answer that is no success; its code is a word here.
 #[derive(Debug)]
@@ -240,25 +237,8 @@ pub(crate) async fn read(
     Opened(content): Opened,
     At(at): At,
 ) -> Answer {
-    let holder = content.clone();
-    let (file, size) = app.control.on_content(move || content.read(&at)).await?;
-    let file = app.control.content_file(file);
-    // What is written while it is read does not belong to the answer, whose length is told.
-    let start = (file.take(size), size, holder);
-    let chunks = stream::try_unfold(start, |(mut file, left, holder)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        let read = file.read_buf(&mut chunk).await?;
-        if read == 0 {
-            // It became shorter: the client must see that something is missing.
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
-        }
-        let left = left.saturating_sub(read as u64);
-        Ok(Some((chunk.freeze(), (file, left, holder))))
-    });
-    let mut response = Response::new(Body::from_stream(chunks));
+    let (pieces, size) = app.control.content_stream(content, at).await?;
+    let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/octet-stream");
     headers.insert(header::CONTENT_TYPE, kind);

@@ -283,13 +283,7 @@ fn log_parameters(query: &LogQuery) -> Vec<(&'static str, String)> {
         None => parameters.push(("direction", "backward".to_owned())),
     }
     if let Some(level) = query.min_level {
-        let word = match level {
-            LogLevel::Debug => "debug",
-            LogLevel::Info => "info",
-            LogLevel::Warn => "warn",
-            LogLevel::Error => "error",
-        };
-        parameters.push(("level", word.to_owned()));
+        parameters.push(("level", level.as_str().to_owned()));
     }
     parameters
 }

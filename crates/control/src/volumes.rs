@@ -3,21 +3,25 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream};
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use tokio::io::AsyncReadExt;
 use warren_cluster::VolumeMount;
 use warren_service::{Chain, Secret, fault};
 use warren_store::{MountRecord, StoreError, VolumeRecord};
 use warren_types::VolumeId;
-use warren_volume::{Content, VolumeError, Volumes};
+use warren_volume::{Content, VolumeError, VolumePath, Volumes};
 
 use crate::{Caller, Control, CreateError, Team};
 
@@ -26,6 +30,8 @@ const TOKEN_LIFE_S: i64 = 30 * 24 * 3600;
 const MAX_NAME: usize = 128;
 const MAX_PATH: usize = 1024;
 const MAX_MOUNTS: usize = 32;
+/// Bytes read of a file at once.
+const PIECE: usize = 256 * 1024;
 /// Volumes of a team.
 const MAX_VOLUMES: usize = 1000;
 /// Places that sandboxes need as they are.
@@ -344,9 +350,39 @@ impl Control {
         done.unwrap_or_else(|error| {
             Err(VolumeError::Host {
                 action: "run an operation on a volume",
-                source: std::io::Error::other(error),
+                source: io::Error::other(error),
             })
         })
+    }
+
+    /// Opens a file for reading: what it holds now, piece by piece, and its length in bytes,
+    /// which is told before the pieces come. The volume stays mounted for as long as they are
+    /// read. The stream fails when the file has become shorter; what is written to its end
+    /// meanwhile does not come.
+    ///
+    /// # Errors
+    /// [`VolumeError`]
+    pub async fn content_stream(
+        &self,
+        content: Content,
+        path: VolumePath,
+    ) -> Result<(impl Stream<Item = io::Result<Bytes>> + use<>, u64), VolumeError> {
+        let holder = content.clone();
+        let (file, length) = self.on_content(move || content.read(&path)).await?;
+        let start = (self.content_file(file).take(length), length, holder);
+        let pieces = stream::try_unfold(start, |(mut file, left, holder)| async move {
+            if left == 0 {
+                return Ok(None);
+            }
+            let mut piece = BytesMut::with_capacity(PIECE);
+            let read = file.read_buf(&mut piece).await?;
+            if read == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+            }
+            let left = left.saturating_sub(read as u64);
+            Ok(Some((piece.freeze(), (file, left, holder))))
+        });
+        Ok((pieces, length))
     }
 
     /// Makes a file of a volume one for tasks.

@@ -6,7 +6,6 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use warren_control::{BuildEntry, BuildLogRequest, BuildStatus, SnapshotQuery};
-use warren_types::LogLevel;
 
 use crate::App;
 use crate::error::PageError;
@@ -120,12 +119,7 @@ impl BuildLine {
     fn new(entry: &BuildEntry) -> Self {
         Self {
             at: entry.timestamp.strftime("%H:%M:%S%.3f").to_string(),
-            level: match entry.level {
-                LogLevel::Debug => "debug",
-                LogLevel::Info => "info",
-                LogLevel::Warn => "warn",
-                LogLevel::Error => "error",
-            },
+            level: entry.level.as_str(),
             message: entry.message.clone(),
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use serde_json::Value;
 use warren_control::{BuildRecord, EventRecord, Sandbox, TemplateSummary};
-use warren_types::{LogEntry, LogLevel, MetricsPoint, SandboxState};
+use warren_types::{LogEntry, MetricsPoint, SandboxState};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -207,12 +207,7 @@ impl LogRow {
         }
         Self {
             at: entry.timestamp.strftime("%H:%M:%S%.3f").to_string(),
-            level: match entry.level {
-                LogLevel::Debug => "debug",
-                LogLevel::Info => "info",
-                LogLevel::Warn => "warn",
-                LogLevel::Error => "error",
-            },
+            level: entry.level.as_str(),
             message: entry.message.clone(),
             fields,
         }

@@ -1,14 +1,11 @@
 //! Volumes and what is in them.
 
-use std::io;
 use std::sync::Arc;
 
 use askama::Template;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use bytes::BytesMut;
-use futures_util::stream;
 use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -24,8 +21,6 @@ use crate::view::{moment, size};
 
 /// Entries of a directory that a page shows.
 const MOST_ENTRIES: usize = 1000;
-/// Bytes read of a file at once.
-const CHUNK: usize = 64 << 10;
 /// Longest part of a file that a page shows.
 const PREVIEW: u64 = 64 << 10;
 
@@ -259,29 +254,12 @@ pub(crate) async fn download(
 ) -> Result<Response, PageError> {
     let (_, content) = open(&app, &visitor.caller, &id).await?;
     let at = VolumePath::parse(&place.path).map_err(told)?;
-    // The volume stays mounted for as long as it is read.
-    let holder = content.clone();
-    let (file, length) = app
+    let (pieces, length) = app
         .control
-        .on_content(move || content.read(&at))
+        .content_stream(content, at)
         .await
         .map_err(told)?;
-    let file = app.control.content_file(file).take(length);
-    let start = (file, length, holder);
-    let chunks = stream::try_unfold(start, |(mut file, left, holder)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        let read = file.read_buf(&mut chunk).await?;
-        if read == 0 {
-            // It became shorter: the browser must see that something is missing.
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        let left = left.saturating_sub(read as u64);
-        Ok(Some((chunk.freeze(), (file, left, holder))))
-    });
-    let body = Body::from_stream(chunks);
+    let body = Body::from_stream(pieces);
     let headers = [
         (
             CONTENT_TYPE,

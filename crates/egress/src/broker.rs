@@ -150,13 +150,8 @@ impl Broker {
                 }
             };
             let broker = self.clone();
-            self.tasks.spawn(async move {
-                let stop = broker.tasks.stop_token().clone();
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = broker.handle(stream, peer.ip(), to) => {}
-                }
-            });
+            self.tasks
+                .spawn_until_stopped(async move { broker.handle(stream, peer.ip(), to).await });
         }
     }
 

@@ -226,15 +226,12 @@ impl Service {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let (service, stop) = (self.clone(), tasks.stop_token().clone());
-            tasks.spawn(async move {
+            let service = self.clone();
+            tasks.spawn_until_stopped(async move {
                 let _permit = permit;
                 let talk = service.talk(client, peer.ip());
                 // However it ends, the connection is closed; the guest asks again.
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    _ = tokio::time::timeout(CONVERSATION_TIMEOUT, talk) => {}
-                }
+                tokio::time::timeout(CONVERSATION_TIMEOUT, talk).await
             });
         }
     }

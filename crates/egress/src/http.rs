@@ -59,13 +59,7 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, part: F) {
-        let stop = self.0.stop_token().clone();
-        self.0.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = part => {}
-            }
-        });
+        self.0.spawn_until_stopped(part);
     }
 }
 
@@ -245,19 +239,12 @@ impl Exchange {
 
     /// Joins the two sides of a WebSocket.
     fn join(&self, client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
-        let stop = self.broker.tasks.stop_token().clone();
-        self.broker.tasks.spawn(async move {
-            let joined = async {
-                let (client, server) = tokio::try_join!(client, server).ok()?;
-                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-                tokio::io::copy_bidirectional(&mut client, &mut server)
-                    .await
-                    .ok()
-            };
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = joined => {}
-            }
+        self.broker.tasks.spawn_until_stopped(async move {
+            let (client, server) = tokio::try_join!(client, server).ok()?;
+            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            tokio::io::copy_bidirectional(&mut client, &mut server)
+                .await
+                .ok()
         });
     }
 }

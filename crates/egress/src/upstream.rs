@@ -133,14 +133,8 @@ async fn over_http1(broker: &Broker, stream: Wire) -> io::Result<Sender> {
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    let stop = broker.tasks.stop_token().clone();
-    broker.tasks.spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            // The exchange sees how it ends.
-            _ = connection.with_upgrades() => {}
-        }
-    });
+    // The exchange sees how it ends.
+    broker.tasks.spawn_until_stopped(connection.with_upgrades());
     Ok(Sender::One(sender))
 }
 
@@ -152,12 +146,6 @@ async fn over_http2(broker: &Broker, stream: Wire) -> io::Result<Sender> {
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    let stop = broker.tasks.stop_token().clone();
-    broker.tasks.spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = connection => {}
-        }
-    });
+    broker.tasks.spawn_until_stopped(connection);
     Ok(Sender::Many(sender))
 }

@@ -3,15 +3,15 @@
 //! no record names are swept at start.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use warren_cluster::BuildImage;
 use warren_runtime::{Runtime, RuntimeError};
-use warren_service::{Chain, Secret};
+use warren_service::{Chain, Secret, file};
 use warren_types::{BuildId, CaptureKind};
 
 /// Extension of the file beside a build's capture.
@@ -139,17 +139,7 @@ impl Captures {
     }
 
     fn write(&self, to: &Path, meta: &impl Serialize) -> io::Result<()> {
-        let temporary = to.with_extension("tmp");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec(meta)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, to)?;
-        File::open(&self.metas)?.sync_all()
+        file::replace(to, &serde_json::to_vec(meta)?, 0o600)
     }
 
     /// What is known of a build's capture.

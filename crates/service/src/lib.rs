@@ -1,8 +1,9 @@
 //! What every long-lived program needs: tasks with an owner, a stop token, secrets that
-//! can't be printed, and one way to show an error with its causes.
+//! can't be printed, files that are whole, and one way to show an error with its causes.
 
 mod chain;
 pub mod fault;
+pub mod file;
 mod secret;
 mod tasks;
 

@@ -45,6 +45,21 @@ impl Tasks {
         self.tracker.spawn(task)
     }
 
+    /// Starts a task that this group owns and that is dropped where it stands when the group
+    /// is asked to stop.
+    pub fn spawn_until_stopped<F>(&self, task: F)
+    where
+        F: Future + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = task => {}
+            }
+        });
+    }
+
     /// Runs a blocking closure on a thread of the blocking pool that this group owns.
     pub fn spawn_blocking<F, T>(&self, task: F) -> JoinHandle<T>
     where

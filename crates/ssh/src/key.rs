@@ -1,14 +1,14 @@
 //! The key that the server proves its identity with.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use russh::keys::{HashAlg, PrivateKey};
+use warren_service::file;
 
 /// Why there is no host key.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ impl HostKey {
         let pair = Ed25519Keypair::from_seed(&rand::random());
         let key = PrivateKey::new(KeypairData::Ed25519(pair), "warren").map_err(malformed)?;
         let text = key.to_openssh(LineEnding::LF).map_err(malformed)?;
-        write(path, text.as_bytes()).map_err(failed)?;
+        file::replace(path, text.as_bytes(), 0o600).map_err(failed)?;
         Ok(Self(key))
     }
 
@@ -85,23 +85,6 @@ impl fmt::Debug for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HostKey").field(&self.fingerprint()).finish()
     }
-}
-
-/// Writes the file whole or not at all.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => other?,
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use warren_types::{LogEntry, LogLevel, MetricsPoint};
+use warren_types::{LogEntry, MetricsPoint};
 
 /// One sample of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -96,21 +96,12 @@ impl From<&LogEntry> for LogLine {
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
         line.entry("logger").or_insert("sandbox");
-        line.insert("level", word(entry.level));
+        line.insert("level", entry.level.as_str());
         line.insert("message", &entry.message);
         Self {
             timestamp: entry.timestamp,
             line: serde_json::to_string(&line).expect("a map of strings is always JSON"),
         }
-    }
-}
-
-fn word(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
     }
 }
 
@@ -143,7 +134,7 @@ mod tests {
     fn a_line_is_a_json_object_with_level_message_and_logger() {
         let entry = LogEntry {
             timestamp: Timestamp::UNIX_EPOCH,
-            level: LogLevel::Warn,
+            level: warren_types::LogLevel::Warn,
             message: "say \"hi\"".to_owned(),
             fields: BTreeMap::from([
                 ("level".to_owned(), "forged".to_owned()),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::place::DataDir;
+
 /// The directory of Let's Encrypt.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
@@ -94,14 +96,8 @@ pub(crate) struct Address {
 /// Has this machine trust the certificates of a server on it.
 #[derive(Debug, Args)]
 pub(crate) struct Trust {
-    /// Directory that holds everything the server keeps.
-    #[arg(
-        long,
-        env = "WARREN_DATA_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
-    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) data_dir: DataDir,
 
     /// Take the trust back.
     #[arg(long)]

@@ -4,27 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::place::{DataDir, Places};
+
 /// `warren bundle`
 #[derive(Debug, Args)]
 pub(crate) struct Bundle {
     #[command(subcommand)]
     pub(crate) command: BundleCommand,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Places {
-    /// Data directory of the server.
-    #[arg(
-        long,
-        env = "WARREN_DATA_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
-    pub(crate) data_dir: PathBuf,
-
-    /// Directory of layers [default: layers/ in the data directory].
-    #[arg(long, env = "WARREN_LAYERS_DIR", value_name = "DIR")]
-    pub(crate) layers_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,14 +55,8 @@ pub(crate) enum BundleCommand {
 /// `warren uninstall`
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
-    /// Data directory of the server.
-    #[arg(
-        long,
-        env = "WARREN_DATA_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
-    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) data_dir: DataDir,
 
     /// End the sandboxes and give back what they hold, but keep the data directory.
     #[arg(long)]

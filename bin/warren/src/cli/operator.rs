@@ -7,6 +7,8 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use warren_types::{KeyScope, Role, TeamState};
 
+use super::place::Places;
+
 /// How the server is reached.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Server")]
@@ -307,17 +309,8 @@ pub(crate) struct Explain {
 
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// Data directory of the server, which may run meanwhile.
-    #[arg(
-        long,
-        env = "WARREN_DATA_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
-    pub(crate) data_dir: PathBuf,
-    /// Directory of layers, if the server has one elsewhere.
-    #[arg(long, env = "WARREN_LAYERS_DIR", value_name = "DIR")]
-    pub(crate) layers_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: Places,
     /// Leave the layers of templates out. They can be built again.
     #[arg(long)]
     pub(crate) no_templates: bool,

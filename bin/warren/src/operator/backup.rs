@@ -49,10 +49,10 @@ struct Manifest {
 
 /// Runs `warren backup`.
 pub(crate) fn backup(args: &Backup) -> anyhow::Result<ExitCode> {
-    let data = args.data_dir.canonicalize().with_context(|| {
+    let data = args.places.data_dir.path.canonicalize().with_context(|| {
         format!(
             "open {}\nhint: name the server's directory with --data-dir",
-            args.data_dir.display()
+            args.places.data_dir.path.display()
         )
     })?;
     ensure!(
@@ -190,7 +190,7 @@ fn copy_layers(
     fs::create_dir_all(target)?;
     let mut missing = BTreeSet::new();
     let own = data.join(LAYERS);
-    let sources: Vec<&Path> = [Some(own.as_path()), args.layers_dir.as_deref()]
+    let sources: Vec<&Path> = [Some(own.as_path()), args.places.layers_dir.as_deref()]
         .into_iter()
         .flatten()
         .collect();

@@ -1,12 +1,12 @@
 //! What this server knows of a volume in the bucket, on its own disk.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use object_store::UpdateVersion;
 use serde::{Deserialize, Serialize};
+use warren_service::file;
 
 use super::manifest::Manifest;
 use crate::VolumeError;
@@ -67,20 +67,7 @@ impl State {
 
     /// Durable on return.
     pub(super) fn write(&self, path: &Path) -> Result<(), VolumeError> {
-        let write = || -> io::Result<()> {
-            let draft = path.with_extension("state-new");
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&draft)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&draft, path)?;
-            let dir = path.parent().unwrap_or(Path::new("/"));
-            File::open(dir)?.sync_all()
-        };
+        let write = || file::replace(path, &serde_json::to_vec(self)?, 0o600);
         write().map_err(host("write the state of a volume"))
     }
 }
