@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 use warren_service::{CancellationToken, Tasks};
 
+use crate::heard::HeardOut;
 use crate::limit::ConnectionPermit;
 use crate::stream::Stream;
 
@@ -27,7 +28,7 @@ const READ_BUFFER: usize = 256 * 1024;
 /// Largest head of a guest's response.
 const MAX_HEAD: usize = 64 * 1024;
 
-type Connection = http1::Connection<TokioIo<Stream>, Incoming>;
+type Connection = http1::Connection<TokioIo<HeardOut>, Incoming>;
 
 /// Places in the sandbox's and the proxy's counts, held while a request is in flight.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ pub(crate) async fn start(
         .max_header_size(MAX_HEAD)
         // Naive servers look for `Host:` and `Content-Length:` as written in the books.
         .title_case_headers(true)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(HeardOut::new(stream)))
         .await?;
     let mut idle = false;
     let mut head = pin!(sender.send_request(request));
@@ -137,7 +138,7 @@ impl Started {
             (&mut connection).await?;
         }
         let parts = connection.into_parts();
-        Ok((parts.io.into_inner(), parts.read_buf, permits))
+        Ok((parts.io.into_inner().into_inner(), parts.read_buf, permits))
     }
 
     /// Splits into the response's head and the exchange that carries its body, which is

@@ -15,6 +15,7 @@ mod dial;
 mod exchange;
 mod forward;
 mod head;
+mod heard;
 mod html;
 mod internal;
 mod limit;

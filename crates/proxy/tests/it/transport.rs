@@ -280,6 +280,45 @@ async fn a_guest_that_breaks_off_never_looks_complete() {
     within(answer).await.unwrap_err();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_guest_that_answers_before_it_has_read_all_is_heard() {
+    let (world, run) = world().await;
+    let guest = world.raw_guest(|mut stream| async move {
+        let mut head = [0; 16];
+        let _ = stream.read(&mut head).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 413 Too Much\r\ncontent-length: 6\r\n\r\nenough")
+            .await;
+        // Not all was read, so closing resets the connection.
+    });
+    run.ports.open(80, guest.await);
+    for _ in 0..200 {
+        let (mut reading, mut writing) = world.connect().await.into_split();
+        let send = async {
+            let head = b"POST / HTTP/1.1\r\nhost: 80-iabc.d\r\ntransfer-encoding: chunked\r\n\r\n";
+            writing.write_all(head).await.unwrap();
+            // The proxy closes in the end, and then this fails.
+            while writing.write_all(b"4\r\nmore\r\n").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let receive = async {
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"enough") {
+                let count = reading.read_buf(&mut answer).await.unwrap();
+                assert!(count > 0, "{}", String::from_utf8_lossy(&answer));
+            }
+        };
+        within(async {
+            tokio::select! {
+                () = receive => {}
+                () = async { send.await; std::future::pending().await } => {}
+            }
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn responses_without_a_body_keep_their_length() {
     let (world, run) = world().await;
