@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use warren_sys::creds;
 use warren_types::egress::EgressPolicy;
 use warren_types::{Ipv4Net, SandboxId};
@@ -304,7 +303,6 @@ impl NsRuntime {
         let shim = self.pool.take().await?;
         let core = Arc::clone(&self.core);
         let sent = spec.clone();
-        let (reply, restored) = oneshot::channel();
         let work = move || {
             let criu = core.criu().map_err(RuntimeError::NoCheckpoint)?;
             creds::keep_capabilities_on_id_change().doing(Step::Restore)?;
@@ -326,12 +324,9 @@ impl NsRuntime {
             let from = (from.dir(), &facts);
             criu::restore(&core, &criu, seat, from, fresh_log, mounts)
         };
-        // It takes long and changes what the thread is, so no launcher does it. When nobody
-        // waits any more, the parts are dropped and so released.
-        let thread = thread::Builder::new()
-            .name("warren-restore".to_owned())
-            .spawn(move || drop(reply.send(work())));
-        step("start a thread", thread)?;
+        // When nobody waits any more, the parts are dropped and so released.
+        let restored = self.core.launchers.apart("warren-restore", work);
+        let restored = step("start a thread", restored)?;
         let parts = step("restore", restored.await.map_err(io::Error::other))??;
         self.pool.poke();
         self.wrap(&spec, parts)

@@ -5,11 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
 use warren_sys::pidfd;
 use warren_types::NetworkPolicy;
 
@@ -205,13 +203,10 @@ impl Sandbox for NsSandbox {
         self.kill().await?;
         let failed = step("copy what was written into a layer");
         let upper = commit::open(&self.upper_path()).map_err(&failed)?;
-        // It may take long, so the launchers are not kept from launching.
-        let (reply, copied) = oneshot::channel();
-        thread::Builder::new()
-            .name("warren-commit".to_owned())
-            .spawn(move || drop(reply.send(commit::copy(&upper, &into))))
-            .map_err(&failed)?;
-        copied
+        let launchers = &self.core.launchers;
+        launchers
+            .apart("warren-commit", move || commit::copy(&upper, &into))
+            .map_err(&failed)?
             .await
             .map_err(io::Error::other)
             .and_then(|copied| copied)
@@ -275,12 +270,8 @@ impl Sandbox for NsSandbox {
             let disk = draft.add_disk(&disk)?;
             draft.finish(&record, disk, memory)
         };
-        // It may take long, so the launchers are not kept from launching.
-        let (reply, done) = oneshot::channel();
-        thread::Builder::new()
-            .name("warren-capture".to_owned())
-            .spawn(move || drop(reply.send(work())))
-            .map_err(step("start a thread"))?;
+        let done = self.core.launchers.apart("warren-capture", work);
+        let done = done.map_err(step("start a thread"))?;
         let done = done.await.map_err(io::Error::other);
         done.map_err(step("capture the sandbox"))?
     }

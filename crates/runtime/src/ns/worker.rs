@@ -90,7 +90,27 @@ impl<S: 'static> Worker<S> {
         receiver
     }
 
-    /// Waits until all that was submitted is done, also what nobody waits for any more.
+    /// Runs a closure on a thread of its own, which ends with it: for what takes long, and so
+    /// would keep other jobs waiting, or changes what the thread is. Its result comes as that
+    /// of [`submit`](Self::submit).
+    pub(crate) fn apart<R: Send + 'static>(
+        &self,
+        name: &str,
+        job: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<oneshot::Receiver<R>> {
+        let (reply, receiver) = oneshot::channel();
+        self.pending.send_modify(|count| *count += 1);
+        let counted = Counted(Arc::clone(&self.pending));
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                drop(reply.send(job()));
+                drop(counted);
+            })?;
+        Ok(receiver)
+    }
+
+    /// Waits until all that was handed in is done, also what nobody waits for any more.
     pub(crate) async fn idle(&self) {
         let mut pending = self.pending.subscribe();
         // The sender lives in `self`, so the channel is open.
@@ -152,9 +172,15 @@ mod tests {
                 done.fetch_add(1, Ordering::SeqCst);
             }));
         }
+        let apart = Arc::clone(&done);
+        let job = move || {
+            thread::sleep(Duration::from_millis(20));
+            apart.fetch_add(1, Ordering::SeqCst);
+        };
+        drop(worker.apart("test-apart", job).unwrap());
         drop(worker.submit(|()| panic!("this job fails")));
         worker.idle().await;
-        assert_eq!(done.load(Ordering::SeqCst), 5);
+        assert_eq!(done.load(Ordering::SeqCst), 6);
         assert_eq!(worker.run(|()| Ok(7)).await.unwrap(), 7);
     }
 }

@@ -257,6 +257,30 @@ async fn a_restored_sandbox_outlives_the_server() {
     host.stop().await;
 }
 
+#[tokio::test]
+async fn the_end_waits_for_restores_that_nobody_waits_for() {
+    tools();
+    let host = Host::start(3);
+    let source = host.boot().await;
+    stay(&source, "pass").await;
+    let into = host.runtime.captures_dir().join("one");
+    source.freeze().await.unwrap();
+    source.capture(&into, true).await.unwrap();
+    source.destroy().await.unwrap();
+    drop(source);
+    for patience in [2, 15, 40] {
+        let restoring = host.runtime.restore(spec(), &into, true, Vec::new());
+        let patience = std::time::Duration::from_millis(patience);
+        if let Ok(restored) = tokio::time::timeout(patience, restoring).await {
+            restored.unwrap().sandbox.destroy().await.unwrap();
+        }
+    }
+    let Host { dir, runtime } = host;
+    runtime.shutdown().await;
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
+}
+
 /// Where the process that is to be killed works.
 const VICTIM: &str = "WARREN_TEST_VICTIM";
 
