@@ -169,8 +169,14 @@ impl Volumes {
                     None => false,
                 };
                 if is_stale {
-                    fs::remove_file(path)?;
-                    swept += 1;
+                    match fs::remove_file(path) {
+                        // A deletion that was begun before goes on beside.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        removed => {
+                            removed?;
+                            swept += 1;
+                        }
+                    }
                 }
             }
             Ok(())
