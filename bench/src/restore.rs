@@ -16,11 +16,16 @@ const TOOLS: &str = "/var/cache/warren/tools/criu/usr";
 /// Holds as much as the program in the sandbox does, and makes `/tmp/up` then.
 const PROGRAM: &str = "import time; held = bytearray(b'x' * (80 << 20)); \
                        open('/tmp/up', 'w'); time.sleep(3600)";
-/// In process ids and a `/tmp` of its own. Prints when each restore began and ended.
+/// In process ids and a `/tmp` of its own. Prints when each restore began and ended. What is
+/// inherited open is closed: CRIU can't dump files of mounts that aren't there.
 const SCRIPT: &str = r#"
 set -e
 mount -t tmpfs none /tmp
 cd /
+for fd in /proc/$$/fd/*; do
+    fd=${fd##*/}
+    if test $fd -gt 2 -a $fd -ne 255; then eval "exec $fd>&-"; fi
+done
 setsid python3 -c "$PROGRAM" </dev/null >/dev/null 2>&1 &
 pid=$!
 until test -e /tmp/up; do sleep .02; done
