@@ -125,10 +125,12 @@ async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     }
     if wanted("egress") {
         let internet = scenarios::egress::Internet::start().await?;
+        let authority = internet.authority();
         let resolver = ["--resolver", scenarios::egress::RESOLVER];
-        let extra = [&resolver[..], &["--warm", "1", "--slots", "4"]].concat();
+        let trust = ["--egress-ca-file", &authority];
+        let extra = [&resolver[..], &trust, &["--warm", "1", "--slots", "4"]].concat();
         let server = server::Server::start(&args.warren, &args.layers_dir, &extra).await?;
-        scenarios::egress::run(&server, 1000 / scale, report).await?;
+        scenarios::egress::run(&server, &internet, 1000 / scale, report).await?;
         server.stop().await?;
         internet.stop().await?;
     }

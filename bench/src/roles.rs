@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -13,15 +14,27 @@ use http_body_util::Full;
 use hyper::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio_rustls::TlsAcceptor;
+
+mod secure;
 
 /// The body of every answer of the backend.
 const ANSWER: &[u8] = b"hello, world\n";
+
+pub(crate) use secure::Times;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     /// Serve short answers over HTTP.
     #[command(hide = true)]
     Backend { listen: SocketAddr },
+    /// Serve short answers over HTTPS.
+    #[command(hide = true)]
+    SecureBackend {
+        listen: SocketAddr,
+        certificate: PathBuf,
+        key: PathBuf,
+    },
     /// Answer every question for an IPv4 address with this one.
     #[command(hide = true)]
     Names {
@@ -32,13 +45,40 @@ pub(crate) enum Role {
     /// nanoseconds.
     #[command(hide = true)]
     Ask { name: String, count: usize },
+    /// Ask a server over TLS, twice on each connection, and print the times of first requests
+    /// and those of second ones in nanoseconds.
+    #[command(hide = true)]
+    AskSecure {
+        name: String,
+        count: usize,
+        /// Certificates in PEM to trust.
+        roots: PathBuf,
+        /// Ask for a name below it each time that was never asked for.
+        #[arg(long)]
+        fresh: bool,
+    },
 }
 
 impl Role {
     #[expect(clippy::print_stdout, reason = "the times are its output")]
     pub(crate) fn play(&self) -> anyhow::Result<()> {
         match self {
-            Self::Backend { listen } => backend(*listen),
+            Self::Backend { listen } => backend(*listen, None),
+            Self::SecureBackend {
+                listen,
+                certificate,
+                key,
+            } => backend(*listen, Some(secure::acceptor(certificate, key)?)),
+            Self::AskSecure {
+                name,
+                count,
+                roots,
+                fresh,
+            } => {
+                let times = secure::ask(name, *count, roots, *fresh)?;
+                println!("{}", serde_json::to_string(&times)?);
+                Ok(())
+            }
             Self::Names { listen, answer } => names(*listen, *answer),
             Self::Ask { name, count } => {
                 let times = ask(name, *count)?;
@@ -50,7 +90,7 @@ impl Role {
     }
 }
 
-fn backend(listen: SocketAddr) -> anyhow::Result<()> {
+fn backend(listen: SocketAddr, tls: Option<TlsAcceptor>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -63,10 +103,22 @@ fn backend(listen: SocketAddr) -> anyhow::Result<()> {
             let service = service_fn(|_| async {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(ANSWER))))
             });
-            tokio::task::spawn_local(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service),
-            );
+            let http = hyper::server::conn::http1::Builder::new();
+            match tls.clone() {
+                None => {
+                    tokio::task::spawn_local(http.serve_connection(TokioIo::new(stream), service));
+                }
+                Some(tls) => {
+                    tokio::task::spawn_local(async move {
+                        // A client that breaks off has its reasons.
+                        if let Ok(stream) = tls.accept(stream).await {
+                            http.serve_connection(TokioIo::new(stream), service)
+                                .await
+                                .ok();
+                        }
+                    });
+                }
+            }
         }
     };
     local.block_on(&runtime, serving)

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use super::secure;
 use crate::report::Report;
 use crate::server::Server;
 use crate::warren::Sandbox;
@@ -22,7 +24,11 @@ const NAME: &str = "allowed.test";
 const RULES: usize = 1000;
 
 /// The namespace and its servers.
-pub(crate) struct Internet(Vec<Child>);
+pub(crate) struct Internet {
+    children: Vec<Child>,
+    /// The files of the backend's certificate.
+    dir: TempDir,
+}
 
 async fn ip(words: &str) -> anyhow::Result<()> {
     let status = Command::new("ip").args(words.split(' ')).status().await?;
@@ -42,8 +48,14 @@ impl Internet {
         ip(&format!("-n {NETNS} addr add {WEB}/27 dev eth0")).await?;
         ip(&format!("-n {NETNS} link set eth0 up")).await?;
         let mut children = Vec::new();
-        let web = format!("{WEB}:80");
-        for role in [&["backend", &web][..], &["names", RESOLVER, WEB]] {
+        let dir = tempfile::tempdir()?;
+        let [chain, key] = secure::certify(dir.path())?;
+        let (web, secure) = (format!("{WEB}:80"), format!("{WEB}:443"));
+        for role in [
+            &["backend", &web][..],
+            &["secure-backend", &secure, &chain, &key],
+            &["names", RESOLVER, WEB],
+        ] {
             let child = Command::new("ip")
                 .args(["netns", "exec", NETNS])
                 .arg(std::env::current_exe()?)
@@ -54,11 +66,16 @@ impl Internet {
                 .context("start a server in the namespace")?;
             children.push(child);
         }
-        Ok(Self(children))
+        Ok(Self { children, dir })
+    }
+
+    /// File with the authority of its web server.
+    pub(crate) fn authority(&self) -> String {
+        secure::authority(self.dir.path())
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        for mut child in self.0 {
+        for mut child in self.children {
             child.kill().await?;
         }
         remove().await
@@ -74,8 +91,14 @@ async fn remove() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures requests from sandboxes with one rule and with many, in turns.
-pub(crate) async fn run(server: &Server, n: usize, report: &mut Report) -> anyhow::Result<()> {
+/// Measures requests from sandboxes with one rule and with many, in turns, and what is looked
+/// into beside what is not.
+pub(crate) async fn run(
+    server: &Server,
+    internet: &Internet,
+    n: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     const ROUNDS: usize = 5;
     let few = with_rules(server, 1).await?;
     let many = with_rules(server, RULES).await?;
@@ -90,7 +113,8 @@ pub(crate) async fn run(server: &Server, n: usize, report: &mut Report) -> anyho
         many_times,
     );
     server.api.kill(&few).await?;
-    server.api.kill(&many).await
+    server.api.kill(&many).await?;
+    secure::run(server, internet.dir.path(), n, report).await
 }
 
 async fn with_rules(server: &Server, rules: usize) -> anyhow::Result<Sandbox> {

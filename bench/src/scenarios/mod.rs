@@ -8,5 +8,6 @@ pub(crate) mod interpreter;
 pub(crate) mod lifecycle;
 pub(crate) mod proxy;
 pub(crate) mod pull;
+mod secure;
 pub(crate) mod templates;
 pub(crate) mod transfer;

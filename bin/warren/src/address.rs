@@ -1,15 +1,22 @@
 //! Joins the server with its names and certificates.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::body::Body;
+use http::header::{HOST, LOCATION};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, UdpSocket};
 use warren_address::acme::{Acme, Solver};
 use warren_address::files::Files;
-use warren_address::{Authority, Certificates, Zone, host_of, serve_tcp, serve_udp};
+use warren_address::{Authority, Certificates, Challenges, Zone, host_of, serve_tcp, serve_udp};
+use warren_proxy::{ListenerConfig, serve};
 use warren_service::Tasks;
 
 use crate::cli::address::Address;
@@ -46,7 +53,9 @@ pub(crate) async fn open(
         certificates
     } else if args.acme {
         let certificates = Certificates::fixed(None);
-        tasks.spawn(acme(args, data, host, zone)?.keep(certificates.clone()));
+        let solver = solver(args, &host, domain, zone, tasks).await?;
+        let acme = acme(args, data, host, solver);
+        tasks.spawn(acme.keep(certificates.clone()));
         certificates
     } else {
         let authority = Authority::open(&authorities(data.path()), &host, &own_addresses(listen))?;
@@ -64,28 +73,99 @@ fn own_addresses(listen: SocketAddr) -> Vec<IpAddr> {
     addresses
 }
 
-fn acme(
-    args: &Address,
-    data: &DataDir,
-    domain: String,
-    zone: Option<Zone>,
-) -> anyhow::Result<Acme> {
-    let solver = match (&args.acme_dns_hook, args.acme_tls_alpn, zone) {
-        (Some(program), _, _) => Solver::Hook(program.clone()),
-        (None, true, _) => Solver::TlsAlpn,
-        (None, false, Some(zone)) => Solver::Zone(zone),
-        (None, false, None) => anyhow::bail!(
-            "--acme has no way to prove {domain}\nhint: delegate the domain to this machine and give --dns-listen, or give --acme-dns-hook or --acme-tls-alpn"
-        ),
-    };
-    Ok(Acme {
+fn acme(args: &Address, data: &DataDir, domain: String, solver: Solver) -> Acme {
+    Acme {
         directory: args.acme_directory.clone(),
         root: args.acme_root.clone(),
         email: args.acme_email.clone(),
         dir: data.path().join("acme").join(&domain),
         domain,
         solver,
+    }
+}
+
+/// How names are proven. `domain` has its port, `host` has not.
+async fn solver(
+    args: &Address,
+    host: &str,
+    domain: &str,
+    zone: Option<Zone>,
+    tasks: &Tasks,
+) -> anyhow::Result<Solver> {
+    if let Some(program) = &args.acme_dns_hook {
+        return Ok(Solver::Hook(program.clone()));
+    }
+    if args.acme_tls_alpn {
+        return Ok(Solver::TlsAlpn);
+    }
+    if let Some(at) = args.acme_http_listen {
+        let challenges = Challenges::default();
+        serve_challenges(at, challenges.clone(), domain, tasks).await?;
+        return Ok(Solver::Http(challenges));
+    }
+    zone.map(Solver::Zone).with_context(|| {
+        format!(
+            "--acme has no way to prove {host}\nhint: delegate the domain to this machine and give --dns-listen, or give --acme-dns-hook, --acme-http-listen or --acme-tls-alpn"
+        )
     })
+}
+
+/// Answers HTTP-01 challenges, and sends everybody else on to HTTPS.
+async fn serve_challenges(
+    at: SocketAddr,
+    challenges: Challenges,
+    domain: &str,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(at).await.with_context(|| {
+        format!(
+            "answer ACME challenges on {at}\nhint: choose another address with --acme-http-listen; a web server may use the port"
+        )
+    })?;
+    let port = domain.rsplit_once(':').map(|(_, port)| format!(":{port}"));
+    let port = port.unwrap_or_default();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = challenge_answer(&request, &challenges, &port);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let stop = tasks.stop_token().clone();
+    tasks.spawn(serve(listener, service, stop, ListenerConfig::default()));
+    Ok(())
+}
+
+fn challenge_answer<B>(
+    request: &Request<B>,
+    challenges: &Challenges,
+    port: &str,
+) -> Response<Body> {
+    let path = request.uri().path();
+    if let Some(token) = path.strip_prefix(Challenges::PATH) {
+        return match challenges.answer(token) {
+            Some(proof) => Response::new(Body::from(proof)),
+            None => empty(StatusCode::NOT_FOUND),
+        };
+    }
+    let host = request.headers().get(HOST);
+    let host = host.and_then(|host| host.to_str().ok()).map(host_of);
+    let rest = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |rest| rest.as_str());
+    let to = host.and_then(|host| format!("https://{host}{port}{rest}").try_into().ok());
+    match to {
+        Some(to) => {
+            let mut response = empty(StatusCode::PERMANENT_REDIRECT);
+            response.headers_mut().insert(LOCATION, to);
+            response
+        }
+        None => empty(StatusCode::BAD_REQUEST),
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }
 
 async fn serve_zone(
@@ -119,4 +199,27 @@ async fn serve_zone(
     tasks.spawn(serve_udp(udp, zone.clone()));
     tasks.spawn(serve_tcp(tcp, zone.clone(), tasks.clone()));
     Ok(zone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_no_challenge_is_sent_to_https() {
+        let ask = |host: &str, path: &str| {
+            let request = Request::get(path).header(HOST, host).body(()).unwrap();
+            let answer = challenge_answer(&request, &Challenges::default(), ":8443");
+            let to = answer.headers().get(LOCATION).cloned();
+            (
+                answer.status(),
+                to.map(|to| to.to_str().unwrap().to_owned()),
+            )
+        };
+        let (status, to) = ask("3000-i1.d.test:80", "/a?b=c");
+        assert_eq!(status, StatusCode::PERMANENT_REDIRECT);
+        assert_eq!(to.unwrap(), "https://3000-i1.d.test:8443/a?b=c");
+        let unknown = ask("d.test", "/.well-known/acme-challenge/x");
+        assert_eq!(unknown, (StatusCode::NOT_FOUND, None));
+    }
 }

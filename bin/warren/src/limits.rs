@@ -2,36 +2,47 @@
 
 use std::process::ExitCode;
 
+use http::Method;
 use warren_client::{Budget, Client, Limits, Usage};
 
 use crate::cli::limits::{Changes, Limit, LimitsAction, LimitsCommand, Whose};
 use crate::connection::{self, reached};
+use crate::operator::{self, path};
 use crate::print;
 
 /// Runs the command.
 pub(crate) fn run(args: LimitsCommand, json: bool) -> anyhow::Result<ExitCode> {
-    let client = connection::client(args.connection)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        match args.action {
-            None => mine(&client, json).await,
-            Some(LimitsAction::Get(whose)) => show(&get(&client, &whose).await?, json),
-            Some(LimitsAction::Set { whose, changes }) => {
-                let own = apply(get(&client, &whose).await?.own, &changes);
-                let key = whose.key.as_deref();
-                let set = client.set_limits(&whose.admin_token, &whose.team, key, &own);
-                show(&set.await?, json)
-            }
+    let (whose, changes) = match args.action {
+        None => {
+            let client = connection::client(args.connection)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(mine(&client, json))?;
+            return Ok(ExitCode::SUCCESS);
         }
-    })?;
-    Ok(ExitCode::SUCCESS)
+        Some(LimitsAction::Get(whose)) => (whose, None),
+        Some(LimitsAction::Set { whose, changes }) => (whose, Some(changes)),
+    };
+    let of = place(&whose);
+    operator::run(whose.operator, |link| async move {
+        let mut limits: Limits = link.get(&of).await?;
+        if let Some(changes) = changes {
+            let own = apply(limits.own, &changes);
+            limits = link.send(Method::PUT, &of, &own).await?;
+        }
+        show(&limits, json)
+    })
 }
 
-async fn get(client: &Client, whose: &Whose) -> anyhow::Result<Limits> {
-    let got = client.limits_of(&whose.admin_token, &whose.team, whose.key.as_deref());
-    got.await.map_err(reached)
+/// Where the limits of a team or a key are.
+fn place(whose: &Whose) -> String {
+    let mut segments = vec!["admin", "teams", &whose.team];
+    if let Some(key) = &whose.key {
+        segments.extend(["api-keys", key]);
+    }
+    segments.push("limits");
+    path(&segments)
 }
 
 async fn mine(client: &Client, json: bool) -> anyhow::Result<()> {

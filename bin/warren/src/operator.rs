@@ -18,14 +18,17 @@ pub(crate) use accounts::{key, team, user};
 pub(crate) use audit::audit;
 pub(crate) use backup::{backup, restore};
 pub(crate) use explain::explain;
-pub(crate) use link::Link;
+pub(crate) use link::{Link, path};
 pub(crate) use socket::serve;
 
 use crate::cli::operator::Operator;
 use crate::print;
 
 /// Runs a command that reaches the server.
-fn run<F>(operator: Operator, command: impl FnOnce(Link) -> F) -> anyhow::Result<ExitCode>
+pub(crate) fn run<F>(
+    operator: Operator,
+    command: impl FnOnce(Link) -> F,
+) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<()>>,
 {

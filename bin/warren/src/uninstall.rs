@@ -72,6 +72,7 @@ async fn end_all(data: &DataDir) -> anyhow::Result<()> {
         helper: std::env::current_exe().context("find this program")?,
         prepared: 0,
         allowed_egress: Vec::new(),
+        edge: None,
         overlay: Overlay::Probe,
     })?);
     let programs = guest::unpack(data.path())?;

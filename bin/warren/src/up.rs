@@ -119,6 +119,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
         helper: std::env::current_exe().context("find this program")?,
         prepared: args.slots,
         allowed_egress: args.allow_egress.clone(),
+        // Without a domain, names lead to the loopback of whoever asks.
+        edge: args.domain.as_ref().map(|_| listen),
         overlay: if args.overlay_by_path {
             Overlay::ByPath
         } else {

@@ -2,8 +2,8 @@
 //!
 //! Names of sandboxes are below the domain, so the certificate has a wildcard, which
 //! services give for DNS-01 challenges only: answered by our own name server where the
-//! domain is delegated to it, or by a program of the operator. TLS-ALPN-01 (RFC 8737)
-//! serves setups that only need the domain's own names.
+//! domain is delegated to it, or by a program of the operator. HTTP-01 and TLS-ALPN-01
+//! (RFC 8737) serve setups that only need the domain's own names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ use x509_parser::pem::Pem;
 
 use crate::certificates::of_own_key;
 use crate::files::{Files, FilesError, certified};
-use crate::{Certificates, Zone};
+use crate::{Certificates, Challenges, Zone};
 
 /// Pauses after failed attempts, doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(60);
@@ -97,6 +97,8 @@ pub enum Solver {
     Hook(PathBuf),
     /// TLS-ALPN-01 on the port of the server, which must be 443 from outside. No wildcard.
     TlsAlpn,
+    /// HTTP-01: whoever serves port 80 answers with these. No wildcard.
+    Http(Challenges),
 }
 
 /// What is asked of whom.
@@ -168,7 +170,9 @@ impl Acme {
     /// Names of a certificate.
     fn names(&self) -> Vec<String> {
         match self.solver {
-            Solver::TlsAlpn => vec![self.domain.clone(), format!("api.{}", self.domain)],
+            Solver::TlsAlpn | Solver::Http(_) => {
+                vec![self.domain.clone(), format!("api.{}", self.domain)]
+            }
             Solver::Zone(_) | Solver::Hook(_) => {
                 vec![self.domain.clone(), format!("*.{}", self.domain)]
             }
@@ -229,6 +233,7 @@ impl Acme {
     ) -> Result<(String, String), AcmeError> {
         let (kind, label) = match self.solver {
             Solver::TlsAlpn => (ChallengeType::TlsAlpn01, "TLS-ALPN-01"),
+            Solver::Http(_) => (ChallengeType::Http01, "HTTP-01"),
             Solver::Zone(_) | Solver::Hook(_) => (ChallengeType::Dns01, "DNS-01"),
         };
         let mut order = account.new_order(&NewOrder::new(names)).await?;
@@ -249,7 +254,8 @@ impl Acme {
                         name: name.clone(),
                         kind: label,
                     })?;
-            shown.show(&name, &challenge.key_authorization()).await?;
+            let proof = challenge.key_authorization();
+            shown.show(&name, &challenge.token, &proof).await?;
             challenge.set_ready().await?;
         }
         let status = order.poll_ready(&RetryPolicy::default()).await?;
@@ -294,7 +300,7 @@ fn keep_account(path: &Path, credentials: &AccountCredentials) -> Result<(), Acm
 struct Shown<'a> {
     acme: &'a Acme,
     certificates: &'a Certificates,
-    /// Values by name: the domain and its wildcard share one.
+    /// Values by name, or by token for HTTP: the domain and its wildcard share one.
     values: BTreeMap<String, Vec<String>>,
 }
 
@@ -307,15 +313,22 @@ impl<'a> Shown<'a> {
         }
     }
 
-    async fn show(&mut self, name: &str, proof: &KeyAuthorization) -> Result<(), AcmeError> {
+    async fn show(
+        &mut self,
+        name: &str,
+        token: &str,
+        proof: &KeyAuthorization,
+    ) -> Result<(), AcmeError> {
         let (name, value) = match self.acme.solver {
             Solver::TlsAlpn => (name.to_owned(), String::new()),
+            Solver::Http(_) => (token.to_owned(), proof.as_str().to_owned()),
             _ => (format!("_acme-challenge.{name}"), proof.dns_value()),
         };
         let values = self.values.entry(name.clone()).or_default();
         values.push(value.clone());
         match &self.acme.solver {
             Solver::Zone(zone) => zone.set_texts(&name, values.clone()),
+            Solver::Http(challenges) => challenges.set(&name, &value),
             Solver::Hook(program) => hook(program, "present", &name, &value).await?,
             Solver::TlsAlpn => {
                 let certificate = challenge_certificate(&name, proof.digest().as_ref())?;
@@ -330,6 +343,7 @@ impl<'a> Shown<'a> {
             match &self.acme.solver {
                 Solver::Zone(zone) => zone.set_texts(&name, Vec::new()),
                 Solver::TlsAlpn => self.certificates.set_challenge(&name, None),
+                Solver::Http(challenges) => challenges.remove(&name),
                 Solver::Hook(program) => {
                     for value in values {
                         if let Err(error) = hook(program, "cleanup", &name, &value).await {

@@ -8,11 +8,13 @@
 pub mod acme;
 mod authority;
 mod certificates;
+mod challenges;
 pub mod files;
 mod zone;
 
 pub use authority::{Authority, AuthorityError};
 pub use certificates::Certificates;
+pub use challenges::Challenges;
 pub use zone::{Zone, serve_tcp, serve_udp};
 
 /// A domain without the port that may follow it, in lower case.

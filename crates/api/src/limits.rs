@@ -9,7 +9,7 @@ use warren_control::{Budget, LimitsView, StoreError, Usage};
 use warren_types::{ApiKeyId, TeamId};
 use warren_wire as wire;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Doer};
 use crate::error::ApiError;
 use crate::extract::{Json, PathPair, PathText, json};
 use crate::router::App;
@@ -39,11 +39,12 @@ pub(crate) async fn team(
 /// `PUT /admin/teams/{teamID}/limits`
 pub(crate) async fn set_team(
     State(app): State<Arc<App>>,
+    Doer(by): Doer,
     PathText(team): PathText,
     Json(to): Json<wire::Budget>,
 ) -> Result<Response, ApiError> {
     let team = team_id(&app, &team).await?;
-    let set = app.control.team_limits_set(team, budget(to));
+    let set = app.control.team_limits_set(&by, team, budget(to));
     answer(set.await, NO_TEAM)
 }
 
@@ -60,14 +61,13 @@ pub(crate) async fn key(
 /// `PUT /admin/teams/{teamID}/api-keys/{apiKeyID}/limits`
 pub(crate) async fn set_key(
     State(app): State<Arc<App>>,
+    Doer(by): Doer,
     PathPair(team, key): PathPair,
     Json(to): Json<wire::Budget>,
 ) -> Result<Response, ApiError> {
     let (team, key) = (team_id(&app, &team).await?, key_id(&key)?);
-    answer(
-        app.control.key_limits_set(team, key, budget(to)).await,
-        NO_KEY,
-    )
+    let set = app.control.key_limits_set(&by, team, key, budget(to));
+    answer(set.await, NO_KEY)
 }
 
 const NO_TEAM: &str = "Team not found";

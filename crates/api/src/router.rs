@@ -362,7 +362,7 @@ fn operation_of_the_server(table: Table) -> Table {
     const USER: &str = "/admin/users/{userID}";
     const TOKENS: &str = "/admin/users/{userID}/access-tokens";
     const TOKEN: &str = "/admin/users/{userID}/access-tokens/{accessTokenID}";
-    table
+    limits_of_others(table)
         .built(GET, TEAMS, Admin, admin::teams)
         .built(POST, TEAMS, Admin, admin::team_create)
         .with_own_trail()
@@ -393,6 +393,20 @@ fn operation_of_the_server(table: Table) -> Table {
         .built(GET, "/admin/explain/{id}", Admin, admin::explain)
 }
 
+/// What teams and their keys may have.
+fn limits_of_others(table: Table) -> Table {
+    use Access::Admin;
+    const TEAM: &str = "/admin/teams/{teamID}/limits";
+    const KEY: &str = "/admin/teams/{teamID}/api-keys/{apiKeyID}/limits";
+    table
+        .built(Method::GET, TEAM, Admin, limits::team)
+        .built(Method::PUT, TEAM, Admin, limits::set_team)
+        .with_own_trail()
+        .built(Method::GET, KEY, Admin, limits::key)
+        .built(Method::PUT, KEY, Admin, limits::set_key)
+        .with_own_trail()
+}
+
 /// Secrets, whose values are never told.
 fn team_secrets(table: Table) -> Table {
     use Access::Key;
@@ -415,15 +429,9 @@ pub fn operations() -> Vec<Operation> {
 /// What this server has beyond the API that clients know.
 fn of_our_own(table: Table) -> Table {
     const IMAGE: &str = "/templates/{templateID}/image";
-    const TEAM_LIMITS: &str = "/admin/teams/{teamID}/limits";
-    const KEY_LIMITS: &str = "/admin/teams/{teamID}/api-keys/{apiKeyID}/limits";
     let table = table
         .built(Method::GET, IMAGE, Access::KeyOrToken, images::export)
-        .built(Method::GET, "/limits", Access::Key, limits::mine)
-        .built(Method::GET, TEAM_LIMITS, Access::Admin, limits::team)
-        .built(Method::PUT, TEAM_LIMITS, Access::Admin, limits::set_team)
-        .built(Method::GET, KEY_LIMITS, Access::Admin, limits::key)
-        .built(Method::PUT, KEY_LIMITS, Access::Admin, limits::set_key);
+        .built(Method::GET, "/limits", Access::Key, limits::mine);
     operation_of_the_server(sshkeys::routes(table))
 }
 

@@ -1,6 +1,6 @@
 //! What teams and API keys may have, and what of it they have.
 
-use warren_store::{SandboxRecord, StoreError, TeamRecord};
+use warren_store::{By, LiveSandbox, SandboxRecord, StoreError, TeamRecord};
 use warren_types::{ApiKeyId, Budget, Resources, TeamId, Usage};
 
 use crate::quota::{Claim, Subject};
@@ -85,8 +85,31 @@ pub struct CallerLimits {
 }
 
 impl Control {
-    /// Reads all limits that are kept. Called before serving.
-    pub(crate) async fn load_limits(&self) -> Result<(), StoreError> {
+    /// Reads all limits that are kept, and what of them sandboxes take that have not ended.
+    /// Called before serving, or alone where limits are all that is asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn load_limits(&self) -> Result<(), StoreError> {
+        self.load_budgets().await?;
+        for row in self.store.sandbox_list_all_live().await? {
+            self.adopt_claim(&row);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn adopt_claim(&self, row: &LiveSandbox) {
+        let claim = Claim {
+            team: row.team_id,
+            key: row.key_id,
+            cpus: row.cpu_count,
+            memory_mib: row.memory_mib,
+            disk_mib: row.disk_mib,
+        };
+        self.quota.adopt(claim, row.id.clone(), row.revision);
+    }
+
+    pub(crate) async fn load_budgets(&self) -> Result<(), StoreError> {
         for (team, budget) in self.store.team_limits_list().await? {
             self.quota.set_own(Subject::Team(team), budget);
         }
@@ -147,10 +170,11 @@ impl Control {
     /// [`StoreError`] when the database fails.
     pub async fn team_limits_set(
         &self,
+        by: &By,
         team: TeamId,
         to: Budget,
     ) -> Result<Option<LimitsView>, StoreError> {
-        if !self.store.team_limits_set(team, &to).await? {
+        if !self.store.team_limits_set(by, team, &to).await? {
             return Ok(None);
         }
         self.quota.set_own(Subject::Team(team), to);
@@ -178,11 +202,12 @@ impl Control {
     /// [`StoreError`] when the database fails.
     pub async fn key_limits_set(
         &self,
+        by: &By,
         team: TeamId,
         key: ApiKeyId,
         to: Budget,
     ) -> Result<Option<LimitsView>, StoreError> {
-        if !self.store.key_limits_set(team, key, &to).await? {
+        if !self.store.key_limits_set(by, team, key, &to).await? {
             return Ok(None);
         }
         self.quota.set_own(Subject::Key(key), to);

@@ -10,7 +10,6 @@ use warren_store::{LiveSandbox, StoreError};
 use warren_types::{EndReason, SandboxEnd, SandboxId};
 
 use crate::Control;
-use crate::quota::Claim;
 
 /// What [`Control::reconcile`] found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,19 +32,12 @@ impl Control {
     pub async fn reconcile(&self) -> Result<Reconciled, StoreError> {
         self.store.idempotency_abandon().await?;
         self.recover_builds().await?;
-        self.load_limits().await?;
+        self.load_budgets().await?;
         let rows = self.store.sandbox_list_all_live().await?;
         // Counted before the node is asked: whatever ends from here on is either missing
         // in its answer or told later, and gives its place back.
         for row in &rows {
-            let claim = Claim {
-                team: row.team_id,
-                key: row.key_id,
-                cpus: row.cpu_count,
-                memory_mib: row.memory_mib,
-                disk_mib: row.disk_mib,
-            };
-            self.quota.adopt(claim, row.id.clone(), row.revision);
+            self.adopt_claim(row);
         }
         let mut there: HashMap<_, _> = self
             .node

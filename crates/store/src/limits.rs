@@ -1,8 +1,10 @@
 //! Budgets of teams and API keys, where they differ from the server's defaults.
 
+use serde_json::{Value, json};
 use sqlx::FromRow;
 use warren_types::{ApiKeyId, Budget, TeamId};
 
+use crate::audit::{self, By, NewAudit};
 use crate::error::{malformed, query};
 use crate::{Store, StoreError};
 
@@ -31,6 +33,17 @@ impl BudgetRow {
             requests_per_minute: number(self.requests_per_minute, "requests_per_minute")?,
         })
     }
+}
+
+/// Limits as the trail tells them; null is the server's default.
+fn facts(to: &Budget) -> Value {
+    json!({
+        "sandboxes": to.sandboxes,
+        "cpus": to.cpus,
+        "memoryMB": to.memory_mib,
+        "diskMB": to.disk_mib,
+        "requestsPerMinute": to.requests_per_minute,
+    })
 }
 
 impl Store {
@@ -80,15 +93,21 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn team_limits_set(&self, team: TeamId, to: &Budget) -> Result<bool, StoreError> {
+    pub async fn team_limits_set(
+        &self,
+        by: &By,
+        team: TeamId,
+        to: &Budget,
+    ) -> Result<bool, StoreError> {
         let action = "set limits of team";
         let mut tx = self.writer.begin().await.map_err(query(action))?;
-        let known = sqlx::query("UPDATE teams SET max_sandboxes = $2 WHERE id = $1")
-            .bind(team.to_string())
-            .bind(to.sandboxes.map(i64::from))
-            .execute(&mut *tx)
-            .await
-            .map_err(query(action))?;
+        let known =
+            sqlx::query("UPDATE teams SET max_sandboxes = $2 WHERE id = $1 AND deleted_at IS NULL")
+                .bind(team.to_string())
+                .bind(to.sandboxes.map(i64::from))
+                .execute(&mut *tx)
+                .await
+                .map_err(query(action))?;
         if known.rows_affected() == 0 {
             return Ok(false);
         }
@@ -107,6 +126,9 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(query(action))?;
+        let id = team.to_string();
+        let entry = NewAudit::done(by, "team.limits", &id).of(team);
+        audit::write(&mut tx, &entry.with(facts(to))).await?;
         tx.commit().await.map_err(query(action))?;
         Ok(true)
     }
@@ -117,10 +139,13 @@ impl Store {
     /// [`StoreError`] when the database fails.
     pub async fn key_limits_set(
         &self,
+        by: &By,
         team: TeamId,
         key: ApiKeyId,
         to: &Budget,
     ) -> Result<bool, StoreError> {
+        let action = "set limits of API key";
+        let mut tx = self.writer.begin().await.map_err(query(action))?;
         let done = sqlx::query(
             "INSERT INTO key_limits
              (key_id, sandboxes, cpus, memory_mib, disk_mib, requests_per_minute)
@@ -137,10 +162,17 @@ impl Store {
         .bind(to.memory_mib.map(i64::from))
         .bind(to.disk_mib.map(i64::from))
         .bind(to.requests_per_minute.map(i64::from))
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await
-        .map_err(query("set limits of API key"))?;
-        Ok(done.rows_affected() > 0)
+        .map_err(query(action))?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let id = key.to_string();
+        let entry = NewAudit::done(by, "key.limits", &id).of(team);
+        audit::write(&mut tx, &entry.with(facts(to))).await?;
+        tx.commit().await.map_err(query(action))?;
+        Ok(true)
     }
 
     /// Whether a team has this API key.

@@ -6,13 +6,16 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::env::Vars;
 
 const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 const LOCAL: &str = "usr/local/share/ca-certificates/e2b-ca.crt";
+/// What OpenSSL reads by itself, where Debian has put it.
+const DEFAULT: &str = "usr/lib/ssl/cert.pem";
+const NODE: &str = "NODE_EXTRA_CA_CERTS";
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
@@ -30,9 +33,8 @@ pub(crate) enum CaError {
     Write(&'static str, #[source] io::Error),
 }
 
-/// Replaces the certificates that were installed before by those in `pem`. Returns the
-/// variables by which programs that have certificates of their own find these.
-pub(crate) fn install(root: &Path, pem: &str) -> Result<Vars, CaError> {
+/// Replaces the certificates that were installed before by those in `pem`.
+pub(crate) fn install(root: &Path, pem: &str) -> Result<(), CaError> {
     if blocks(pem).next().is_none() {
         return Err(CaError::Empty);
     }
@@ -46,15 +48,45 @@ pub(crate) fn install(root: &Path, pem: &str) -> Result<Vars, CaError> {
     if before != pem {
         write(root, LOCAL, pem)?;
     }
-    // Programs take this beside those that they know.
-    let mut vars = Vars::from([("NODE_EXTRA_CA_CERTS".to_owned(), format!("/{LOCAL}"))]);
-    // And these instead of them, so there must be more in it than ours.
-    if blocks(&merged).count() > blocks(pem).count() {
-        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] {
-            vars.insert(name.to_owned(), format!("/{BUNDLE}"));
-        }
+    link_default(root)
+}
+
+/// Lets programs that go by OpenSSL's own defaults find the bundle, too: those that ran
+/// before it was needed, and those that were started without our variables.
+fn link_default(root: &Path) -> Result<(), CaError> {
+    let link = root.join(DEFAULT);
+    let has_openssl = link.parent().is_some_and(Path::is_dir);
+    if !has_openssl || link.symlink_metadata().is_ok() {
+        return Ok(());
     }
-    Ok(vars)
+    symlink(Path::new("/").join(BUNDLE), link).map_err(|e| CaError::Write(DEFAULT, e))
+}
+
+/// The variables by which programs that have certificates of their own find the system's.
+/// They are the same before and after a certificate is installed, so that a program which
+/// runs already finds it as soon as it reads the file again.
+pub(crate) fn variables(root: &Path) -> Vars {
+    let is_ours = root.join(LOCAL).exists();
+    if !is_whole(root, is_ours).unwrap_or(false) {
+        // Programs take these instead of those that they know, so there must be more in it
+        // than ours; Node.js takes them beside.
+        let node = is_ours.then(|| (NODE.to_owned(), format!("/{LOCAL}")));
+        return node.into_iter().collect();
+    }
+    let named = |name: &str| (name.to_owned(), format!("/{BUNDLE}"));
+    [NODE, "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DENO_CERT"]
+        .map(named)
+        .into()
+}
+
+/// Whether the bundle has the system's certificates.
+fn is_whole(root: &Path, is_ours: bool) -> Result<bool, CaError> {
+    if !is_ours {
+        let found = fs::metadata(root.join(BUNDLE));
+        return Ok(found.is_ok_and(|bundle| bundle.is_file() && bundle.len() > 0));
+    }
+    let (bundle, ours) = (read(root, BUNDLE)?, read(root, LOCAL)?);
+    Ok(blocks(&bundle).count() > blocks(&ours).count())
 }
 
 fn read(root: &Path, name: &'static str) -> Result<String, CaError> {
@@ -129,9 +161,7 @@ mod tests {
         fs::write(&bundle, cert("system")).unwrap();
 
         install(root.path(), &cert("one")).unwrap();
-        let vars = install(root.path(), &cert("one")).unwrap();
-        assert_eq!(vars["SSL_CERT_FILE"], format!("/{BUNDLE}"));
-        assert_eq!(vars["NODE_EXTRA_CA_CERTS"], format!("/{LOCAL}"));
+        install(root.path(), &cert("one")).unwrap();
         assert_eq!(
             fs::read_to_string(&bundle).unwrap(),
             cert("system") + &cert("one")
@@ -144,13 +174,46 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_led_to_the_bundle_before_and_after() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(variables(root.path()).is_empty());
+        let bundle = root.path().join(BUNDLE);
+        fs::create_dir_all(bundle.parent().unwrap()).unwrap();
+        fs::write(&bundle, cert("system")).unwrap();
+        let before = variables(root.path());
+        assert_eq!(before["SSL_CERT_FILE"], format!("/{BUNDLE}"));
+        assert_eq!(before["NODE_EXTRA_CA_CERTS"], format!("/{BUNDLE}"));
+        install(root.path(), &cert("one")).unwrap();
+        assert_eq!(variables(root.path()), before);
+        // Without a bundle, or with an empty one, they would find nothing there.
+        fs::remove_file(root.path().join(LOCAL)).unwrap();
+        fs::write(&bundle, "").unwrap();
+        assert!(variables(root.path()).is_empty());
+    }
+
+    #[test]
     fn without_a_bundle_of_the_system_no_program_is_sent_to_ours() {
         let root = tempfile::tempdir().unwrap();
-        let vars = install(root.path(), &cert("one")).unwrap();
-        assert_eq!(
-            vars.into_keys().collect::<Vec<_>>(),
-            ["NODE_EXTRA_CA_CERTS"]
-        );
+        install(root.path(), &cert("one")).unwrap();
+        let vars = variables(root.path());
+        let expected = Vars::from([(NODE.to_owned(), format!("/{LOCAL}"))]);
+        assert_eq!(vars, expected);
+    }
+
+    #[test]
+    fn the_default_of_openssl_is_linked_once_and_never_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let link = root.path().join(DEFAULT);
+        install(root.path(), &cert("one")).unwrap();
+        assert!(link.symlink_metadata().is_err(), "there is no OpenSSL");
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        install(root.path(), &cert("one")).unwrap();
+        let target = fs::read_link(&link).unwrap();
+        assert_eq!(target, Path::new("/").join(BUNDLE));
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, "own").unwrap();
+        install(root.path(), &cert("two")).unwrap();
+        assert_eq!(fs::read_to_string(&link).unwrap(), "own");
     }
 
     #[test]

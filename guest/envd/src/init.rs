@@ -172,22 +172,7 @@ async fn apply(
     {
         set_clock(agent, timestamp);
     }
-    if let Some(bundle) = request.ca_bundle.take().filter(|text| !text.is_empty()) {
-        let install = move || ca::install(Path::new("/"), &bundle);
-        let done = agent.tasks.spawn_blocking(install).await;
-        let why = match done {
-            Ok(Ok(vars)) => {
-                agent.settings().env.set_defaults(vars);
-                None
-            }
-            Ok(Err(e)) => Some(warren_service::Chain(&e).to_string()),
-            Err(e) => Some(e.to_string()),
-        };
-        if let Some(why) = why {
-            let message = format!("failed to install CA bundle: {why}");
-            return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, message));
-        }
-    }
+    trust(agent, request.ca_bundle.take()).await?;
     write_files(agent, &request);
     log_volumes(agent, &request);
 
@@ -231,6 +216,28 @@ async fn apply(
         settings.last_init = request.timestamp;
     }
     Ok(has_new_key)
+}
+
+/// Installs certificates, if there are any, and says where programs find all of them.
+async fn trust(agent: &Agent, bundle: Option<String>) -> Result<(), Refused> {
+    let root = Path::new("/");
+    let done = match bundle.filter(|text| !text.is_empty()) {
+        Some(bundle) => {
+            let install = move || ca::install(root, &bundle);
+            agent.tasks.spawn_blocking(install).await
+        }
+        None => Ok(Ok(())),
+    };
+    let why = match done {
+        Ok(Ok(())) => {
+            agent.settings().env.set_defaults(ca::variables(root));
+            return Ok(());
+        }
+        Ok(Err(e)) => warren_service::Chain(&e).to_string(),
+        Err(e) => e.to_string(),
+    };
+    let message = format!("failed to install CA bundle: {why}");
+    Err(Refused(StatusCode::SERVICE_UNAVAILABLE, message))
 }
 
 /// Replays of older requests change nothing.

@@ -7,14 +7,20 @@ whose resolver asks it, so that nothing of the host is changed.
 import json
 import os
 import random
+import shutil
 import socket
+import socketserver
 import ssl
+import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
+from support.guest import WAIT
 from support.server import Server, free_port
 from support.wait import until
 
@@ -65,6 +71,9 @@ class Named:
         # Every address below 127 is this machine's; port 53 of one that nobody uses.
         self.dns = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
         self.domain = f"{DOMAIN}:{self.server.port}"
+        #: Where an ACME service asks for names, and for what port 80 would answer.
+        self.names = f"{self.dns}:53"
+        self.challenges = free_port()
         self.resolver = directory / "resolv.conf"
         self.resolver.write_text(f"nameserver {self.dns}\noptions timeout:2 attempts:2\n")
 
@@ -108,6 +117,39 @@ def named(tmp_path):
     named.server.clear()
 
 
+PYTHON_INTERPRETER = """
+from e2b_code_interpreter import Sandbox
+with Sandbox.create(timeout=60) as sandbox:
+    context = sandbox.create_code_context(language="python")
+    sandbox.run_code("x = 20", context=context)
+    print(sandbox.run_code("x * 2 + 2", context=context).text)
+"""
+
+JS_INTERPRETER = """
+import { Sandbox } from '@e2b/code-interpreter'
+const sandbox = await Sandbox.create({ timeoutMs: 60000 })
+const execution = await sandbox.runCode('6 * 7')
+await sandbox.kill()
+console.log(execution.text)
+"""
+
+BROWSER = """
+import { chromium } from 'playwright-core'
+const [program, url] = process.argv.slice(-2)
+const browser = await chromium.launch({ executablePath: program, args: ['--no-sandbox'] })
+try {
+  const page = await browser.newPage()
+  const answer = await page.goto(url)
+  const security = await answer.securityDetails()
+  const text = await page.evaluate(() => fetch('/f').then((found) => found.text()))
+  const socket = await page.evaluate(() => window.isSecureContext)
+  console.log(JSON.stringify({ status: answer.status(), issuer: security.issuer, text, socket }))
+} finally {
+  await browser.close()
+}
+"""
+
+
 @pytest.mark.parametrize("http_version", ["1.1", "2"])
 def test_the_python_client_needs_a_domain_and_a_key(named, http_version):
     named.start()
@@ -123,6 +165,74 @@ def test_the_javascript_client_needs_a_domain_and_a_key(named):
     said = json.loads(named.run(*client, trust=named.authority))
     assert said["stdout"] == "hi\n" and said["text"] == "kept"
     assert said["host"].endswith(named.domain)
+
+
+def test_both_code_interpreters_need_a_domain_and_a_key(named):
+    named.start("--templates", "code-interpreter-v1", "--wait-templates")
+    trust = named.authority
+    assert named.run(sys.executable, "-c", PYTHON_INTERPRETER, trust=trust) == "42\n"
+    client = ["node", "--input-type=module", "-e", JS_INTERPRETER]
+    assert named.run(*client, trust=trust) == "42\n"
+
+
+CHROMIUM = os.environ.get("WARREN_CHROMIUM") or shutil.which("chromium")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_browser_that_trusts_the_authority_opens_a_sandbox_by_name(named, tmp_path):
+    named.start()
+    # What `warren trust` does for the system, an administrator does for Chromium: a policy.
+    pem = named.authority.read_text()
+    lines = [line for line in pem.splitlines() if "CERTIFICATE" not in line]
+    policies = tmp_path / "chromium/policies/managed"
+    policies.mkdir(parents=True)
+    (policies / "trust.json").write_text(json.dumps({"CACertificates": ["".join(lines)]}))
+    with named.server.create() as sandbox:
+        sandbox.files.write("/home/user/f", "kept")
+        serving = "cd /home/user && exec python3 -m http.server 8123"
+        sandbox.commands.run(serving, background=True)
+        sandbox.commands.run(WAIT.format(port=8123))
+        url = f"https://{sandbox.get_host(8123)}/"
+        mounted = f"mount --bind {tmp_path / 'chromium'} /etc/chromium"
+        client = ["node", "--input-type=module", "-e", BROWSER, "--", CHROMIUM, url]
+        command = ["sh", "-c", f'{mounted} && exec "$@"', "sh", *client]
+        said = named.run(*command, trust=named.authority)
+    said = json.loads(said)
+    assert said["status"] == 200 and said["text"] == "kept" and said["socket"] is True
+    assert "Warren" in said["issuer"]
+
+
+def test_certificates_of_the_operator_are_read_again_when_they_change(named, tmp_path):
+    authority, certificate, key = (tmp_path / name for name in ("ca.pem", "own.pem", "own.key"))
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+
+    def make(serial: int) -> None:
+        names = f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN}"
+        subprocess.run(
+            ["openssl", "req", "-x509", *curve, "-subj", "/CN=own", "-set_serial", str(serial)]
+            + ["-addext", names, "-keyout", tmp_path / "new.key", "-out", tmp_path / "new.pem"],
+            check=True,
+            capture_output=True,
+        )
+        (tmp_path / "new.pem").replace(certificate)
+        authority.write_bytes(certificate.read_bytes())
+        (tmp_path / "new.key").replace(key)
+
+    def serial() -> int | None:
+        try:
+            return int(named.shown(f"3000-i1.{DOMAIN}", authority)["serialNumber"], 16)
+        except ssl.SSLError:
+            return None
+
+    make(11)
+    named.start("--tls-cert", str(certificate), "--tls-key", str(key))
+    assert serial() == 11
+    make(12)
+    until(lambda: serial() == 12, "the new pair is shown", 30)
+    # Half a pair is refused, and what was shown stays.
+    key.write_text("no key")
+    until(lambda: "keeping the certificate" in named.server.log.read_text(), "told", 30)
+    assert serial() == 12
 
 
 def test_the_authority_has_no_say_over_other_names(named):
@@ -167,7 +277,7 @@ def pebble(tmp_path, named):
         "managementListenAddress": f"127.0.0.1:{management}",
         "certificate": str(service / "cert.pem"),
         "privateKey": str(service / "key.pem"),
-        "httpPort": 5002,
+        "httpPort": named.challenges,
         "tlsPort": named.server.port,
         "ocspResponderURL": "",
         "externalAccountBindingRequired": False,
@@ -175,7 +285,7 @@ def pebble(tmp_path, named):
     (service / "config.json").write_text(json.dumps({"pebble": settings}))
     with (service / "log").open("w") as log:
         process = subprocess.Popen(
-            ["pebble", "-config", service / "config.json", "-dnsserver", f"{named.dns}:53"],
+            ["pebble", "-config", service / "config.json", "-dnsserver", named.names],
             # Nonces that are refused at random are part of its test; challenges at once.
             env={**os.environ, "PEBBLE_VA_NOSLEEP": "1"},
             stdout=log,
@@ -224,6 +334,69 @@ def test_a_certificate_with_a_wildcard_comes_from_an_acme_service(named, pebble)
     named.start(*flags)
     eventually_shown(named, DOMAIN, root)
     assert named.shown(DOMAIN, root)["serialNumber"] == before
+
+
+def test_names_can_be_proven_over_plain_http(named, pebble):
+    flags, root = pebble
+    named.start(*flags, "--acme-http-listen", f"127.0.0.1:{named.challenges}")
+    assert eventually_shown(named, f"api.{DOMAIN}", root) == [f"api.{DOMAIN}", DOMAIN]
+    # Whoever comes there otherwise is sent on.
+    with httpx.Client(trust_env=False) as client:
+        url = f"http://127.0.0.1:{named.challenges}"
+        answer = client.get(f"{url}/a?b=c", headers={"host": f"api.{DOMAIN}"})
+        assert answer.status_code == 308
+        assert answer.headers["location"] == f"https://api.{named.domain}/a?b=c"
+        assert client.get(f"{url}/.well-known/acme-challenge/x").status_code == 404
+
+
+class Records(socketserver.BaseRequestHandler):
+    """A DNS provider: TXT records that are files, whose names are those of the records."""
+
+    directory: Path
+
+    def handle(self):
+        query, answer_by = self.request
+        labels, at = [], 12
+        while size := query[at]:
+            labels.append(query[at + 1 : at + 1 + size].decode())
+            at += 1 + size
+        path = self.directory / ".".join(labels).lower()
+        is_text = query[at + 1 : at + 3] == b"\0\x10"
+        values = path.read_text().split() if is_text and path.exists() else []
+        head = query[:2] + struct.pack(">HHHHH", 0x8580, 1, len(values), 0, 0)
+        records = b""
+        for value in values:
+            text = bytes([len(value)]) + value.encode()
+            records += b"\xc0\x0c" + struct.pack(">HHIH", 16, 1, 1, len(text)) + text
+        answer_by.sendto(head + query[12 : at + 5] + records, self.client_address)
+
+
+@pytest.fixture
+def provider(named, tmp_path):
+    """A DNS provider and a program that changes its records."""
+    records = tmp_path / "records"
+    records.mkdir()
+    handler = type("Handler", (Records,), {"directory": records})
+    server = socketserver.ThreadingUDPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    named.names = f"127.0.0.1:{server.server_address[1]}"
+    hook = tmp_path / "hook"
+    hook.write_text(
+        f"#!/bin/sh\necho $1 >>{tmp_path}/calls\ncd {records}\n"
+        'case $1 in present) echo "$3" >>"$2" ;; cleanup) rm -f "$2" ;; esac\n'
+    )
+    hook.chmod(0o755)
+    yield hook
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_program_of_the_operator_proves_the_wildcard(named, provider, pebble, tmp_path):
+    flags, root = pebble
+    named.start(*flags, "--acme-dns-hook", str(provider))
+    assert eventually_shown(named, f"3000-i1.{DOMAIN}", root) == [f"*.{DOMAIN}", DOMAIN]
+    assert sorted((tmp_path / "calls").read_text().split()) == ["cleanup"] * 2 + ["present"] * 2
+    assert list((tmp_path / "records").iterdir()) == []
 
 
 def test_names_can_be_proven_on_the_port_itself(named, pebble):

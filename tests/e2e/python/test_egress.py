@@ -96,8 +96,9 @@ def test_without_rules_everything_public_is_reached(guest):
         ["dns", TUNNEL, "evil.test"],
         ["dns", SERVICE, "evil.test"],
         ["dns", SERVICE, "evil.test", 1, "tcp"],
+        ["ech", EVIL, "good.test"],
     )
-    assert [result[0] for result in results] == ["ok"] * 9, results
+    assert [result[0] for result in results] == ["ok"] * 10, results
 
 
 def test_denied_addresses_are_refused_and_others_are_not(guest):
@@ -217,6 +218,14 @@ def test_no_way_around_names(guest, lab, server):
             ["http", "10.0.0.1", "inside.test"],
             ["tcp", SERVICE, 3129, "GET / HTTP/1.1\r\nHost: good.test\r\n\r\n"],
             ["tcp", "2001:db8::1", 80, "x"],
+            ["udp", "2001:db8::1", 443],
+            ["icmp6", "2001:db8::1"],
+            ["icmp6", "ff02::1"],
+            ["icmp6", "ff02::2"],
+            ["dns", "2001:4860:4860::8888", "good.test"],
+            ["ech", GOOD, "good.test"],
+            ["ech", EVIL, "good.test"],
+            ["tcp", TUNNEL, 853, "x"],
         ]
         with ThreadPoolExecutor(4) as threads:
             parts = [attempts[at::4] for at in range(4)]
@@ -237,6 +246,7 @@ def test_no_way_around_names(guest, lab, server):
         f"udp {EVIL}:9999: denyOut {ALL}",
         f"udp {TUNNEL}:53: denyOut {ALL}",
         f"tcp {EVIL}:443 for inside.test: its addresses are not public",
+        f"tcp {GOOD}:443 for good.test: an encrypted client hello hides the name",
         "tcp 169.254.169.254:80: the address is not public",
     ]:
         first.told(line)

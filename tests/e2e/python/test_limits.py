@@ -169,3 +169,38 @@ def test_limits_are_shown(limited):
         [program, "limits"], env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert "2048 (default)" in table
+
+
+def operator(server: Server, *words: str) -> dict:
+    """What a command of the operator says, with nothing but the data directory."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("E2B_", "WARREN_"))}
+    command = [server.binary, "limits", *words, "--data-dir", server.data, "--json"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_operator_sets_limits_whether_the_server_runs_or_not(tmp_path):
+    server = Server(tmp_path)
+    server.start("--end-sandboxes", "--warm", "0", "--max-sandboxes", "5")
+    try:
+        # By the socket in the data directory; it counts at once.
+        assert operator(server, "get")["limits"]["sandboxes"] == 5
+        assert operator(server, "set", "--sandboxes", "1")["own"]["sandboxes"] == 1
+        with server.create(), pytest.raises(RateLimitException, match=r"\(1\)"):
+            server.create()
+        server.stop()
+        # By the database; what was set before stays.
+        set_now = operator(server, "set", "--memory-mib", "4096")["own"]
+        assert (set_now["sandboxes"], set_now["memoryMB"]) == (1, 4096)
+        server.start("--end-sandboxes", "--warm", "0")
+        own = operator(server, "get")["own"]
+        assert (own["sandboxes"], own["memoryMB"]) == (1, 4096)
+        assert operator(server, "set", "--sandboxes", "default")["own"]["sandboxes"] is None
+        with server.api() as api:
+            headers = {"X-Admin-Token": (server.data / "admin-token").read_text().strip()}
+            told = api.get("/admin/audit", params={"action": "team.limits"}, headers=headers)
+        assert [entry["actor"] for entry in told.json()] == ["local"] * 3
+        assert told.json()[1]["data"]["memoryMB"] == 4096
+    finally:
+        server.stop()

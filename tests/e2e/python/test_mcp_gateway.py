@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from support.env import client, host_of
 from support.server import Server
 
 PORT = 50005
+JS = Path(__file__).resolve().parents[1] / "js"
 GUEST = Path(__file__).resolve().parents[3] / "guest/mcp-gateway/tests/it/server.py"
 HOST_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -35,6 +37,22 @@ def template(api) -> str:
 def acme(*tools: str, **settings) -> dict:
     command = " ".join(["python3 server.py acme", *tools])
     return {"github/acme/tools": {"run_cmd": command, "envs": {"WORD": "w"}, **settings}}
+
+
+JS_CLIENT = """
+import { Sandbox } from 'e2b'
+const sandbox = await Sandbox.create('with-servers', { mcp: { time: {}, memory: {} } })
+try {
+  const ask = { jsonrpc: '2.0', id: 1, method: 'tools/list', params: {} }
+  const { stdout } = await sandbox.commands.run(
+    `curl -sS localhost:50005/mcp -H 'content-type: application/json'` +
+      ` -H 'authorization: Bearer ${await sandbox.getMcpToken()}' -d '${JSON.stringify(ask)}'`
+  )
+  console.log(stdout)
+} finally {
+  await sandbox.kill()
+}
+"""
 
 
 class Mcp:
@@ -127,34 +145,71 @@ def test_a_failure_names_its_cause_and_leaves_no_sandbox(template, api, mcp, wor
     assert made() == []
 
 
+def with_packages(recipe, trusted: Path):
+    """A recipe with servers of PyPI and npm, fetched when it is built."""
+    # A machine behind a proxy of its own trusts more than the usual authorities.
+    (trusted / "ca.crt").write_bytes(Path(HOST_CERTIFICATES).read_bytes())
+    names = ("NODE_EXTRA_CA_CERTS", "PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    recipe = recipe.copy("ca.crt", "/opt/ca.crt", user="root")
+    return recipe.set_envs(dict.fromkeys(names, "/opt/ca.crt"))
+
+
+def check_packages(sandbox: Sandbox, url: str) -> None:
+    asked = Mcp(sandbox, url)
+    asked.begin()
+    tools = asked.tools()
+    assert {"get_current_time", "read_graph", "list_directory"} <= set(tools)
+    now = asked.call("tools/call", name="get_current_time", arguments={"timezone": "UTC"})
+    assert json.loads(now["result"]["content"][0]["text"])["timezone"] == "UTC"
+    listed = asked.call("tools/call", name="list_directory", arguments={"path": "/etc"})
+    assert "hostname" in listed["result"]["content"][0]["text"]
+
+
+SERVERS = {"time": {}, "memory": {}, "filesystem": {"paths": ["/etc"]}}
+
+
+@pytest.mark.timeout(400)
+def test_packages_of_npm_and_pypi(tmp_path, api, unique):
+    recipe = Template(file_context_path=tmp_path).from_base_image()
+    recipe = recipe.run_cmd("apt-get update && apt-get install -y pipx", user="root")
+    recipe = recipe.make_symlink(
+        "/.warren/bin/mcp-gateway", "/usr/local/bin/mcp-gateway", user="root"
+    )
+    recipe = with_packages(recipe, tmp_path)
+    recipe = recipe.set_envs({"PIPX_HOME": "/opt/pipx", "PIPX_BIN_DIR": "/usr/local/bin"})
+    recipe = recipe.run_cmd("mcp-gateway pull time memory filesystem", user="root")
+    Template.build(recipe, unique)
+    try:
+        with Sandbox.create(unique, timeout=300, mcp=SERVERS) as sandbox:
+            check_packages(sandbox, env.SANDBOX_URL)
+    finally:
+        api.delete(f"/templates/{unique}")
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(1500)
-def test_packages_of_npm_and_pypi_in_the_template_of_the_server(tmp_path):
+def test_the_template_of_the_server(tmp_path):
     server = Server(tmp_path)
     flags = ("--warm", "0", "--templates", "mcp-gateway", "--wait-templates")
     server.start(*flags, seconds=1000)
     try:
-        # A machine behind a proxy of its own trusts more than the usual authorities.
-        (tmp_path / "ca.crt").write_bytes(Path(HOST_CERTIFICATES).read_bytes())
-        trusted = ("NODE_EXTRA_CA_CERTS", "PIP_CERT", "SSL_CERT_FILE")
-        recipe = (
-            Template(file_context_path=tmp_path)
-            .from_template("mcp-gateway")
-            .copy("ca.crt", "/opt/ca.crt", user="root")
-            .set_envs(dict.fromkeys(trusted, "/opt/ca.crt"))
-            .add_mcp_server(["time", "memory"])
-        )
+        recipe = Template(file_context_path=tmp_path).from_template("mcp-gateway")
+        recipe = with_packages(recipe, tmp_path).add_mcp_server(["time", "memory"])
         Template.build(recipe, "with-servers", **server.options)
-        mcp = {"time": {}, "memory": {}, "filesystem": {"paths": ["/etc"]}}
-        with server.create(template="with-servers", mcp=mcp) as sandbox:
-            asked = Mcp(sandbox, server.url)
-            asked.begin()
-            tools = asked.tools()
-            assert {"get_current_time", "read_graph", "list_directory"} <= set(tools)
-            now = asked.call("tools/call", name="get_current_time", arguments={"timezone": "UTC"})
-            assert json.loads(now["result"]["content"][0]["text"])["timezone"] == "UTC"
-            listed = asked.call("tools/call", name="list_directory", arguments={"path": "/etc"})
-            assert "hostname" in listed["result"]["content"][0]["text"]
+        with server.create(template="with-servers", mcp=SERVERS) as sandbox:
+            check_packages(sandbox, server.url)
+        # The other client.
+        said = subprocess.run(
+            ["node", "--input-type=module", "-e", JS_CLIENT],
+            env={**os.environ, "E2B_API_KEY": server.key, "E2B_API_URL": server.url}
+            | {"E2B_SANDBOX_URL": server.url},
+            cwd=JS,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert said.returncode == 0, said.stderr
+        assert "get_current_time" in said.stdout and "read_graph" in said.stdout
     finally:
         server.clear()

@@ -89,9 +89,15 @@ def test_a_large_download(edge, host):
     assert digest.digest() == expected.digest()
 
 
-def test_events_are_not_held_back(edge, host):
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+def test_events_are_not_held_back(edge, host, version):
+    is_http2 = version == "HTTP/2"
     # The guest emits the next event only when told to, so a buffered one would dead-lock.
-    with edge.stream("GET", "/events", headers={"host": host}) as answer:
+    with (
+        env.client(env.SANDBOX_URL, http1=not is_http2, http2=is_http2) as client,
+        client.stream("GET", "/events", headers={"host": host}) as answer,
+    ):
+        assert answer.http_version == version
         chunks = answer.iter_raw()
         for number in range(3):
             edge.post("/next", headers={"host": host})

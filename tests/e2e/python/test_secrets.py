@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from e2b import Sandbox, SandboxException, Secret, SecretNotFoundException
 
-from support.lab import EVIL, GOOD, OTHER, PROXY, RESOLVER, Lab
+from support.lab import EVIL, GOOD, MODERN, OTHER, PROXY, RESOLVER, Lab
 from support.server import Server
 from support.wait import until
 
@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 PROBE = Path(__file__).parent.joinpath("support/lab_probe.py").read_text()
 ALL = "0.0.0.0/0"
 CA = "/usr/local/share/ca-certificates/e2b-ca.crt"
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,41 @@ def test_headers_are_set_over_http_and_https_and_replace_those_of_the_client(gue
         assert shown["good.test"][0]["transform"]["headers"]["X-Key"] == "k ${e2b.secrets.main-key}"
 
 
+def test_a_host_that_speaks_http2_is_spoken_to_in_it(guest, lab):
+    sandbox = guest(network={"rules": rule("modern.test", X_Key="v")})
+    clients = {
+        "curl -sS --http2": "2",
+        "curl -sS --http1.1": "1.1",
+    }
+    for client, version in clients.items():
+        command = f"{client} -H 'x-key: mine' -w '\\n%{{http_version}}' https://modern.test/a?b=c"
+        shown, spoken = sandbox.commands.run(command).stdout.rsplit("\n", 1)
+        assert spoken == version
+        seen = json.loads(shown)
+        spoken = "2" if version == "2" else "1.1"
+        assert seen["at"] == MODERN
+        assert seen["head"].startswith(f"GET /a?b=c HTTP/{spoken}\r\n")
+        assert fields(seen, "x-key") == ["v"]
+        assert fields(seen, "host") == ["modern.test"]
+    # Many at once share a connection, and each has its own answer.
+    urls = " ".join(f"https://modern.test/{number}" for number in range(20))
+    shown = sandbox.commands.run(f"curl -sS --http2 -Z {urls}").stdout
+    asked = {fields["head"].split(" ")[1] for fields in answers(shown)}
+    assert asked == {f"/{number}" for number in range(20)}
+    lines = [entry["line"] for entry in lab.reached(MODERN) if "line" in entry]
+    assert sum(line.endswith(" HTTP/2") for line in lines) == 21
+
+
+def answers(text: str) -> list[dict]:
+    """JSON objects one behind the other."""
+    found, decoder = [], json.JSONDecoder()
+    while text:
+        value, end = decoder.raw_decode(text)
+        found.append(value)
+        text = text[end:]
+    return found
+
+
 def test_only_hosts_with_rules_are_looked_into(guest, lab):
     sandbox = guest(network={"rules": rule("*.wild.test", X_Key="v")})
     issuer = (
@@ -245,13 +281,49 @@ def test_an_update_brings_rules_and_takes_them_away(guest, server):
     sandbox = guest()
     missing = f"test -e {CA} && echo there || echo missing"
     assert sandbox.commands.run(missing).stdout.strip() == "missing"
+    trusted = "printenv NODE_EXTRA_CA_CERTS SSL_CERT_FILE REQUESTS_CA_BUNDLE"
+    before = sandbox.commands.run(trusted).stdout
+    assert before == f"{BUNDLE}\n" * 3
     update(server, sandbox, {"rules": rule("good.test", X_Key="v")})
     assert sandbox.commands.run(missing).stdout.strip() == "there"
     assert fields(curl(sandbox, "https://good.test/"), "x-key") == ["v"]
-    assert sandbox.commands.run("echo $NODE_EXTRA_CA_CERTS").stdout.strip() == CA
+    assert sandbox.commands.run(trusted).stdout == before
     update(server, sandbox, {})
     assert fields(body(probe(sandbox, "tls", GOOD, "good.test")), "x-key") == []
     assert sandbox.get_info().network is None or not sandbox.get_info().network.get("rules")
+
+
+WAITING_PYTHON = """
+import os, ssl, sys, time, urllib.request
+print("up", flush=True)
+while not os.path.exists("/tmp/go"):
+    time.sleep(0.05)
+print(urllib.request.urlopen("https://good.test/quiet").read().decode(), flush=True)
+"""
+
+def test_what_runs_already_trusts_an_authority_that_comes_later(guest, server):
+    sandbox = guest()
+    sandbox.files.write("/tmp/waiting.py", WAITING_PYTHON)
+    program = 'require("https").get("https://good.test/quiet", (a) => a.pipe(process.stdout))'
+    sandbox.files.write("/tmp/started.js", program)
+    run = sandbox.commands.run
+    # With our variables, and without any.
+    waiting = {
+        "python": "exec python3 /tmp/waiting.py",
+        "bare": "exec env -i /usr/bin/python3 /tmp/waiting.py",
+    }
+    for name, command in waiting.items():
+        run(f"{command} >/tmp/{name} 2>&1", background=True)
+    until(lambda: run("cat /tmp/python /tmp/bare || true").stdout == "up\n" * 2, "both wait", 20)
+    update(server, sandbox, {"rules": rule("good.test", X_Key="v")})
+    run("touch /tmp/go")
+    for name in waiting:
+        until(lambda: "ok" in run(f"cat /tmp/{name}").stdout, f"{name} trusts the authority", 20)
+    # Node.js reads its list when it starts.
+    assert run("node /tmp/started.js").stdout == "ok"
+    assert run("sudo curl -sS https://good.test/quiet").stdout == "ok"
+    plain = "import urllib.request as u; print(u.urlopen('https://good.test/quiet').read().decode())"
+    assert run(f'sudo python3 -c "{plain}"').stdout == "ok\n"
 
 
 def test_rules_outlive_pauses_crashes_and_forks(guest, keys, lab, server):

@@ -78,6 +78,17 @@ pub(crate) struct Address {
     )]
     pub(crate) acme_tls_alpn: bool,
 
+    /// Prove names by HTTP-01 here; the service asks on port 80. Everything else that is asked
+    /// for there is sent on to HTTPS. Gives no certificate for sandboxes' names.
+    #[arg(
+        long,
+        env = "WARREN_ACME_HTTP_LISTEN",
+        value_name = "ADDR:PORT",
+        requires = "acme",
+        conflicts_with_all = ["acme_dns_hook", "acme_tls_alpn"]
+    )]
+    pub(crate) acme_http_listen: Option<SocketAddr>,
+
     /// Answer DNS for the domain and all names below it here.
     #[arg(long, env = "WARREN_DNS_LISTEN", value_name = "ADDR:PORT")]
     pub(crate) dns_listen: Option<SocketAddr>,

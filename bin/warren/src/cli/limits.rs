@@ -7,6 +7,7 @@ use warren_api::RateLimit;
 use warren_control::Budget;
 
 use super::connection::Connection;
+use super::operator::Operator;
 
 /// What teams and keys may have unless limits of their own are set. Without a flag there is
 /// no limit, but for the number of a team's sandboxes.
@@ -138,9 +139,9 @@ pub(crate) struct LimitsCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LimitsAction {
-    /// Show the limits of a team or a key, as the administrator.
+    /// Show the limits of a team or a key, as the operator.
     Get(Whose),
-    /// Change limits of a team or a key, as the administrator. What is not named stays.
+    /// Change limits of a team or a key, as the operator. What is not named stays.
     Set {
         #[command(flatten)]
         whose: Whose,
@@ -153,17 +154,16 @@ pub(crate) enum LimitsAction {
 /// Whose limits.
 #[derive(Debug, Args)]
 pub(crate) struct Whose {
-    /// Id of the team.
-    #[arg(long, value_name = "ID")]
+    /// Id or slug of the team.
+    #[arg(long, value_name = "TEAM", default_value = "default")]
     pub(crate) team: String,
 
     /// Id of one of its API keys, to mean the key's own limits.
     #[arg(long, value_name = "ID")]
     pub(crate) key: Option<String>,
 
-    /// Token of the administrator.
-    #[arg(long, env = "WARREN_ADMIN_TOKEN", hide_env_values = true)]
-    pub(crate) admin_token: String,
+    #[command(flatten)]
+    pub(crate) operator: Operator,
 }
 
 /// Each is a number, or `default` for the server's.

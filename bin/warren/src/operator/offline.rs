@@ -35,8 +35,10 @@ impl Offline {
         let data = DataDir::open(data_dir)?;
         let store = Store::open(&database).await?;
         let config = ControlConfig::new(data.token_key()?);
+        let control = Control::new(config, store, Arc::new(NoNode));
+        control.load_limits().await?;
         Ok(Self {
-            control: Control::new(config, store, Arc::new(NoNode)),
+            control,
             _data: data,
         })
     }

@@ -85,6 +85,7 @@ impl Stand {
             helper: env!("CARGO_BIN_EXE_warren").into(),
             prepared: 0,
             allowed_egress: Vec::new(),
+            edge: None,
             overlay: warren_runtime::ns::Overlay::Probe,
         });
         let shared = LayerStore::open(&Path::new(CACHE).join("layers")).unwrap();

@@ -171,6 +171,69 @@ async fn limits_that_are_set_count_at_once_and_are_kept() {
 }
 
 #[tokio::test]
+async fn changes_are_in_the_trail_with_the_new_limits() {
+    let server = server(Limits::default()).await;
+    let caller = server.control.authenticate_key(&server.key).await.unwrap();
+    let (team, key) = (server.team.id, caller.key.unwrap());
+    let trail = async |server: &Server, target: String| {
+        let path = format!("/admin/audit?target={target}");
+        admin(server, "GET", &path, Value::Null).await.expect(200)
+    };
+    let of_team = format!("/admin/teams/{team}/limits");
+    let to = json!({"sandboxes": 7, "cpus": null, "memoryMB": 4096});
+    let set = admin(&server, "PUT", &of_team, to).await;
+    let request = set.header("x-request-id").unwrap().to_owned();
+    set.expect(200);
+    let told = trail(&server, team.to_string()).await;
+    let entry = &told[0];
+    assert_eq!(entry["action"], json!("team.limits"));
+    assert_eq!(entry["actor"], json!("admin"));
+    assert_eq!(entry["teamID"], json!(team.to_string()));
+    assert_eq!(entry["requestID"], json!(request));
+    assert_eq!(
+        (&entry["data"]["sandboxes"], &entry["data"]["cpus"]),
+        (&json!(7), &Value::Null)
+    );
+    let of_key = format!("/admin/teams/{team}/api-keys/{key}/limits");
+    admin(&server, "PUT", &of_key, json!({"diskMB": 5}))
+        .await
+        .expect(200);
+    let told = trail(&server, key.to_string()).await;
+    assert_eq!(told[0]["action"], json!("key.limits"));
+    assert_eq!(told[0]["data"]["diskMB"], json!(5));
+    // What is refused is there by the request, and reading leaves nothing.
+    let before = told.as_array().unwrap().len();
+    admin(&server, "GET", &of_key, Value::Null)
+        .await
+        .expect(200);
+    let told = trail(&server, key.to_string()).await;
+    assert_eq!(told.as_array().unwrap().len(), before);
+    let nobody = warren_types::TeamId::random();
+    let path = format!("/admin/teams/{nobody}/limits");
+    admin(&server, "PUT", &path, json!({"cpus": 1}))
+        .await
+        .error(404);
+    let told = trail(&server, nobody.to_string()).await;
+    assert_eq!(told[0]["status"], json!(404));
+}
+
+#[tokio::test]
+async fn the_operator_of_the_machine_needs_no_token() {
+    let mut server = server(Limits::default()).await;
+    let mine = server.router.clone();
+    server.router = warren_api::local_router(std::sync::Arc::clone(&server.control));
+    let path = format!("/admin/teams/{}/limits", server.team.slug);
+    let set = server.put(&path, json!({"sandboxes": 1})).await.expect(200);
+    assert_eq!(set["limits"]["sandboxes"], json!(1));
+    server.get("/limits").await.error(404);
+    let trail = server.get("/admin/audit?action=team.limits").await;
+    assert_eq!(trail.expect(200)[0]["actor"], json!("local"));
+    server.router = mine;
+    server.create(json!({})).await;
+    refused(&server, "(1)").await;
+}
+
+#[tokio::test]
 async fn unknown_teams_and_foreign_keys() {
     let server = server(Limits::default()).await;
     let caller = server.control.authenticate_key(&server.key).await.unwrap();

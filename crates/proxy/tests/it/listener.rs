@@ -122,6 +122,34 @@ async fn an_idle_connection_is_closed_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_stream_is_not_idle_however_long_it_says_nothing() {
+    let config = ListenerConfig {
+        header_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..ListenerConfig::default()
+    };
+    let world = World::with(config).await;
+    let run = world.run("iabc");
+    let guest = world.http_guest(|_| async {
+        let frames = stream::iter(["one", "two"]).then(|data| async move {
+            tokio::time::sleep(SHORT * 5).await;
+            Ok(Frame::data(Bytes::from(data)))
+        });
+        Response::new(Body::new(StreamBody::new(frames)))
+    });
+    run.ports.open(80, guest.await);
+    let request = |uri: &str| Request::get(uri).body(empty()).unwrap();
+    let mut over_http1 = request("/");
+    let host = "80-iabc.d".parse().unwrap();
+    over_http1.headers_mut().insert(http::header::HOST, host);
+    read(world.h1(over_http1).await).await.expect(200, "onetwo");
+    let mut sender = world.h2().await;
+    let over_http2 = sender.send_request(request("http://80-iabc.d/"));
+    let response = within(over_http2).await.unwrap();
+    read(response).await.expect(200, "onetwo");
+}
+
+#[tokio::test]
 async fn heads_have_a_limit() {
     let world = World::start().await;
     let long = "x".repeat(80 * 1024);

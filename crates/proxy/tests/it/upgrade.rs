@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use warren_proxy::ListenerConfig;
 
 use crate::support::{Body, Run, World, echo, empty, within};
 
@@ -73,6 +74,22 @@ async fn bytes_flow_both_ways_after_a_switch() {
     let mut rest = Vec::new();
     within(client.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(rest, b"");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_not_idle_however_long_it_says_nothing() {
+    const SHORT: Duration = Duration::from_millis(100);
+    let config = ListenerConfig {
+        header_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..ListenerConfig::default()
+    };
+    let world = World::with(config).await;
+    let (_run, mut client) = switched(&world).await;
+    expect(&mut client, b"hello ").await;
+    tokio::time::sleep(SHORT * 5).await;
+    client.write_all(b"still here").await.unwrap();
+    expect(&mut client, b"still here").await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Settings of the namespace runtime.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Settings of the namespace runtime.
@@ -14,6 +15,9 @@ pub struct NsConfig {
     pub prepared: usize,
     /// Networks in CIDR notation that sandboxes may reach although they are not public.
     pub allowed_egress: Vec<String>,
+    /// Where clients reach the server under public names. It is all of the host that sandboxes
+    /// may reach, since the names of other sandboxes lead there, too.
+    pub edge: Option<SocketAddr>,
     /// How the layers of a sandbox are joined.
     pub overlay: Overlay,
 }

@@ -72,7 +72,7 @@ impl NsRuntime {
         let cgroups = Cgroups::open(instance.name())?;
         let left = step("list cgroups", cgroups.slots())?;
         let left: Vec<_> = left.into_iter().collect();
-        let network = Network::open(&instance, &config.allowed_egress, &left);
+        let network = Network::open(&instance, &config, &left);
         let network = Arc::new(step("set up the network", network)?);
         let disks = Disks::open(&instance, &config.data_dir, config.prepared);
         let disks = Arc::new(step("set up the disks", disks)?);

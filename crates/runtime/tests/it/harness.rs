@@ -69,6 +69,7 @@ pub(crate) fn config(data_dir: &Path, prepared: usize) -> NsConfig {
         helper: env!("CARGO_BIN_EXE_runtime-test-helper").into(),
         prepared,
         allowed_egress: Vec::new(),
+        edge: None,
         overlay: overlay(),
     }
 }

@@ -4,6 +4,13 @@ use serde_json::json;
 
 use crate::sandbox::Sandbox;
 
+const TRUST: [&str; 4] = [
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "DENO_CERT",
+];
+
 #[test]
 fn variables_are_replaced_as_a_set() {
     let sandbox = Sandbox::bare(&[]);
@@ -20,7 +27,12 @@ fn variables_are_replaced_as_a_set() {
     sandbox.init(&json!({}));
     let expected = json!({"Y": "2", "E2B_SANDBOX": "true", "E2B_SANDBOX_ID": "s",
         "E2B_TEMPLATE_ID": "t", "E2B_EVENTS_ADDRESS": "http://events.e2b.local"});
-    assert_eq!(sandbox.get("/envs").json(), expected);
+    let mut shown = sandbox.get("/envs").json();
+    // Where the system has certificates, programs are led to them.
+    for name in TRUST {
+        shown.as_object_mut().unwrap().remove(name);
+    }
+    assert_eq!(shown, expected);
     let shown = sandbox.run("cd /run/e2b; cat .E2B_SANDBOX .E2B_SANDBOX_ID .E2B_TEMPLATE_ID /.e2b; stat -c %a .E2B_SANDBOX");
     assert_eq!(shown, "truestENV_ID=t\nTEMPLATE_ID=t\nBUILD_ID=b\n444\n");
 }
@@ -124,6 +136,16 @@ fn defaults_apply_to_calls_that_name_nothing() {
 fn certificates_and_hosts_are_installed() {
     let sandbox = Sandbox::bare(&[]);
     let pem = "-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n";
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    sandbox.run(&format!("echo '{}' >{bundle}", pem.replace("QQ", "Qg")));
+    sandbox.init(&json!({}));
+    let before = sandbox.get("/envs").json();
+    for name in TRUST {
+        assert_eq!(
+            before[name], bundle,
+            "they are there before they are needed"
+        );
+    }
     let reply = sandbox.init(&json!({"caBundle": pem, "hyperloopIP": "192.0.2.1"}));
     assert_eq!(reply.status, 204, "{}", reply.text());
     assert_eq!(
@@ -136,7 +158,7 @@ fn certificates_and_hosts_are_installed() {
     );
     assert_eq!(
         sandbox.run("echo $NODE_EXTRA_CA_CERTS"),
-        "/usr/local/share/ca-certificates/e2b-ca.crt\n"
+        format!("{bundle}\n")
     );
     assert_eq!(
         sandbox.run("grep events.e2b.local /etc/hosts; echo $E2B_EVENTS_ADDRESS"),

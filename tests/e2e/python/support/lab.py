@@ -21,6 +21,8 @@ TUNNEL = "203.0.113.77"
 GOOD = "203.0.113.1"
 WILD = "203.0.113.2"
 OTHER = "203.0.113.3"
+#: Speaks HTTP/2 as well.
+MODERN = "203.0.113.4"
 #: A SOCKS5 proxy is at port 1080, the same behind TLS at 1443.
 PROXY = "203.0.113.9"
 NAMES = {
@@ -31,10 +33,13 @@ NAMES = {
     "other.test": OTHER,
     "evil.test": EVIL,
     "proxy.test": PROXY,
+    "modern.test": MODERN,
+    # Names of sandboxes, where a server listens on the host's own address.
+    "*.sandboxes.test": HOST,
     "inside.test": "10.0.0.1",
     "loop.test": "127.0.0.1",
 }
-ADDRESSES = sorted({GOOD, WILD, OTHER, EVIL, PROXY, RESOLVER, TUNNEL})
+ADDRESSES = sorted({GOOD, WILD, OTHER, MODERN, EVIL, PROXY, RESOLVER, TUNNEL})
 
 
 def ip(*words: str, check: bool = True) -> None:
@@ -60,7 +65,7 @@ class Lab:
         for address in ADDRESSES:
             ip("-n", NETNS, "addr", "add", f"{address}/24", "dev", "lab0")
         self._certificates()
-        settings = {"names": NAMES, "addresses": ADDRESSES, "directory": str(self.directory)}
+        settings = {"names": NAMES, "addresses": ADDRESSES, "modern": MODERN, "directory": str(self.directory)}
         program = Path(__file__).with_name("lab_servers.py")
         command = ["ip", "netns", "exec", NETNS, sys.executable, str(program)]
         self.server = subprocess.Popen([*command, json.dumps(settings)])

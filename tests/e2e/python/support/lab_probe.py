@@ -89,8 +89,39 @@ def tls(address, sni, host=None, piece=0, records=0):
         return step(lambda: session.read(65536)).decode("latin-1")
 
 
+def ech(address, sni):
+    """The handshake of a client that encrypts the name it means, with another outside."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_hostname=sni)
+    try:
+        session.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    hello = outgoing.read()[9:]
+    at = 34 + 1 + hello[34]
+    at += 2 + struct.unpack(">H", hello[at : at + 2])[0]
+    at += 1 + hello[at]
+    inner = b"\0\0\1\0\1\7" + b"\0\x20" + os.urandom(32) + b"\0\x90" + os.urandom(144)
+    more = struct.pack(">HH", 0xFE0D, len(inner)) + inner
+    extensions = hello[at + 2 :] + more
+    body = hello[:at] + struct.pack(">H", len(extensions)) + extensions
+    message = b"\1" + struct.pack(">I", len(body))[1:] + body
+    with dial(address, 443) as stream:
+        stream.sendall(b"\x16\3\1" + struct.pack(">H", len(message)) + message)
+        reply = stream.recv(5)
+    if not reply:
+        raise ConnectionError("closed without data")
+    return "handshake" if reply[0] == 0x16 else f"record {reply[0]}"
+
+
+def family(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def udp(address, port, text="ping"):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stream:
+    with socket.socket(family(address), socket.SOCK_DGRAM) as stream:
         stream.settimeout(2)
         stream.connect((address, port))
         stream.send(text.encode())
@@ -107,7 +138,7 @@ def dns(server, name, kind=1, over="udp"):
     """The answer's code and the number of records in it."""
     message = query(name, kind)
     if over == "udp":
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stream:
+        with socket.socket(family(server), socket.SOCK_DGRAM) as stream:
             stream.settimeout(3)
             stream.connect((server, 53))
             stream.send(message)
@@ -135,6 +166,17 @@ def icmp(address):
                 return "pong"
             if data[20] == 3:
                 raise ConnectionError("unreachable")
+
+
+def icmp6(address):
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as stream:
+        stream.settimeout(2)
+        link = socket.if_nametoindex(gateway()[0])
+        stream.sendto(b"\x80\0\0\0\0\1\0\1", (address, 0, 0, link))
+        while True:
+            data, peer = stream.recvfrom(4096)
+            if data[0] == 129:
+                return f"pong of {peer[0]}"
 
 
 def fragments(address, text):

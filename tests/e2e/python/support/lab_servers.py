@@ -9,6 +9,10 @@ import sys
 import threading
 from pathlib import Path
 
+import h2.config
+import h2.connection
+import h2.events
+
 SETTINGS = json.loads(sys.argv[1])
 DIRECTORY = Path(SETTINGS["directory"])
 LOG = (DIRECTORY / "lab.jsonl").open("a", buffering=1)
@@ -29,7 +33,7 @@ def dns_answer(query: bytes, at: str) -> bytes:
     kind = struct.unpack(">H", query[offset + 1 : offset + 3])[0]
     tell(kind="dns", at=at, name=name, type=kind)
     question = query[12 : offset + 5]
-    address = SETTINGS["names"].get(name)
+    address = SETTINGS["names"].get(name) or SETTINGS["names"].get(f"*.{name.split('.', 1)[-1]}")
     found = address is not None and kind == 1
     code = 0 if address is not None else 3
     head = query[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, int(found), 0, 0)
@@ -71,6 +75,30 @@ def read_head(stream) -> bytes:
     return head
 
 
+def modern(stream, at: str, name: str | None) -> None:
+    """Answers requests of HTTP/2 as `Web` does those of HTTP/1.1, with a trailer."""
+    peer = h2.connection.H2Connection(h2.config.H2Configuration(False, "utf-8"))
+    peer.initiate_connection()
+    stream.sendall(peer.data_to_send())
+    while data := stream.recv(65536):
+        for event in peer.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                fields = [(key, value) for key, value in event.headers]
+                lines = [f"{key}: {value}" for key, value in fields if key[0] != ":"]
+                shown = dict(fields)
+                line = f"{shown[':method']} {shown[':path']} HTTP/2"
+                host = f"host: {shown[':authority']}"
+                head = "\r\n".join([line, host, *lines, "", ""])
+                entry = {"at": at, "port": 443, "sni": name, "head": head}
+                tell(kind="http", line=line, **entry)
+                peer.send_headers(event.stream_id, [(":status", "200")])
+                peer.send_data(event.stream_id, json.dumps(entry).encode())
+                peer.send_headers(event.stream_id, [("x-last", "trailer")], end_stream=True)
+            elif isinstance(event, h2.events.DataReceived):
+                peer.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        stream.sendall(peer.data_to_send())
+
+
 class Web(socketserver.BaseRequestHandler):
     """Answers each request with its own address and the request's head."""
 
@@ -86,8 +114,13 @@ class Web(socketserver.BaseRequestHandler):
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(DIRECTORY / "cert.pem", DIRECTORY / "key.pem")
                 context.sni_callback = lambda _stream, asked, _context: names.append(asked)
+                if at == SETTINGS["modern"]:
+                    context.set_alpn_protocols(["h2", "http/1.1"])
                 stream = context.wrap_socket(stream, server_side=True)
                 name = names[0] if names else None
+                if stream.selected_alpn_protocol() == "h2":
+                    modern(stream, at, name)
+                    return
             while head := read_head(stream):
                 line = head.split(b"\r\n", 1)[0].decode("latin-1")
                 entry = {"at": at, "port": port, "sni": name, "head": head.decode("latin-1")}

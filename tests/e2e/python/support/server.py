@@ -23,14 +23,14 @@ def free_port() -> int:
 class Server:
     """One server on one data directory; it may be started many times."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None):
         self.binary = optional("WARREN_BIN")
         assert self.binary, "WARREN_BIN is not set: start the suite through its runner"
         self.data = directory / "data"
         self.key_file = directory / "api-key"
         self.log = directory / "server.log"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.host, self.port = host, port or free_port()
+        self.url = f"http://{self.host}:{self.port}"
         self.process: subprocess.Popen | None = None
 
     def start(
@@ -44,7 +44,7 @@ class Server:
         answers, which it must in this time. It dies when it comes to `abort_at`."""
         command = [*within, self.binary, "up", "--data-dir", self.data, "--api-key-file", self.key_file]
         command += ["--templates", "none"]
-        command += ["--listen", f"127.0.0.1:{self.port}", *flags]
+        command += ["--listen", f"{self.host}:{self.port}", *flags]
         if layers := optional("WARREN_LAYERS_DIR"):
             command += ["--layers-dir", layers]
         env = {k: v for k, v in os.environ.items() if not k.startswith(("E2B_", "WARREN_"))}
@@ -74,7 +74,7 @@ class Server:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", self.port))
+                probe.bind((self.host, self.port))
             except OSError:
                 return False
         return True

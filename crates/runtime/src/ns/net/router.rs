@@ -15,6 +15,7 @@ use warren_sys::netns;
 use warren_types::egress::EgressPolicy;
 use warren_types::{EgressRules, NetworkPolicy};
 
+use super::super::config::NsConfig;
 use super::super::instance::Instance;
 use super::super::shim::GUEST_LINK;
 use super::super::slot::Slot;
@@ -57,12 +58,12 @@ impl Network {
     /// `denied` are the slots that may not leave.
     pub(crate) fn open(
         instance: &Instance,
-        allowed: &[String],
+        config: &NsConfig,
         denied: &[Slot],
     ) -> io::Result<Self> {
         let pin = instance.run_dir().join("netns");
         let network = Self::pinned(instance, &pin).and_then(|(netns, fresh)| {
-            Self::with_router(instance, &pin, netns, fresh, (allowed, denied))
+            Self::with_router(instance, &pin, netns, fresh, (config, denied))
         });
         if network.is_err() {
             // The first failure is the one to tell.
@@ -98,7 +99,7 @@ impl Network {
         pin: &Path,
         netns: OwnedFd,
         fresh: bool,
-        (allowed, denied): (&[String], &[Slot]),
+        (config, denied): (&NsConfig, &[Slot]),
     ) -> io::Result<Self> {
         let netns = Arc::new(netns);
         let inside = Arc::clone(&netns);
@@ -130,7 +131,7 @@ impl Network {
             refused: Mutex::new(refused),
         };
         let denied: Vec<_> = denied.iter().map(|slot| slot.address()).collect();
-        let text = rules::router(allowed, &denied, tell);
+        let text = rules::router(&config.allowed_egress, &denied, tell);
         network
             .router
             .run_blocking(move |_| host::load_rules(&text))?;
@@ -141,7 +142,8 @@ impl Network {
         host::forwarding_acquire(instance.name())?;
         host::passage_open(&link)?;
         let router_address = network.uplink_addresses()?.1;
-        host::load_rules(&rules::host(instance.name(), &link, router_address))?;
+        let rules = rules::host(instance.name(), &link, router_address, config.edge);
+        host::load_rules(&rules)?;
         Ok(network)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use warren_types::egress::{EgressPolicy, Names};
 
@@ -337,9 +337,17 @@ pub(crate) fn host_table(instance: &str) -> String {
 }
 
 /// Rules on the host: the router's traffic is masqueraded, reaches nothing of the host
-/// itself, and nothing starts a connection towards the router.
-pub(crate) fn host(instance: &str, link: &str, router: Ipv4Addr) -> String {
+/// itself but `edge`, and nothing starts a connection towards the router.
+pub(crate) fn host(
+    instance: &str,
+    link: &str,
+    router: Ipv4Addr,
+    edge: Option<SocketAddr>,
+) -> String {
     let table = host_table(instance);
+    let edge = edge
+        .and_then(|edge| opening(link, edge))
+        .unwrap_or_default();
     format!(
         "table ip {table}
 delete table ip {table}
@@ -350,7 +358,7 @@ chain outbound {{
 }}
 chain input {{
     type filter hook input priority filter - 10; policy accept;
-    iifname \"{link}\" drop
+{edge}    iifname \"{link}\" drop
 }}
 chain forward {{
     type filter hook forward priority filter - 10; policy accept;
@@ -359,6 +367,19 @@ chain forward {{
 }}
 "
     )
+}
+
+/// Rules that let connections to the server in. Only IPv4 leaves a sandbox.
+fn opening(link: &str, edge: SocketAddr) -> Option<String> {
+    let to = match edge.ip() {
+        ip if ip.is_unspecified() => String::new(),
+        IpAddr::V4(ip) => format!("ip daddr {ip} "),
+        IpAddr::V6(_) => return None,
+    };
+    let packets = format!("    iifname \"{link}\" {to}tcp dport {}", edge.port());
+    Some(format!(
+        "{packets} ct state new ct count over {CONNECTIONS} drop\n{packets} accept\n"
+    ))
 }
 
 #[cfg(test)]
@@ -385,6 +406,28 @@ mod tests {
             .output()
             .unwrap();
         String::from_utf8(listed.stdout).unwrap()
+    }
+
+    #[test]
+    fn nothing_of_the_host_is_reached_but_the_port_of_the_server() {
+        let checked = std::thread::spawn(|| {
+            warren_sys::netns::enter_new().unwrap();
+            let rules = |edge: Option<&str>| {
+                let edge = edge.map(|edge| edge.parse().unwrap());
+                load_rules(&host("x", "l0", Ipv4Addr::new(10, 213, 0, 2), edge)).unwrap();
+                ruleset()
+            };
+            let closed = rules(None);
+            assert!(!closed.contains("dport"), "{closed}");
+            assert!(rules(Some("0.0.0.0:443")).contains("iifname \"l0\" tcp dport 443 accept"));
+            let one = rules(Some("203.0.113.7:3000"));
+            assert!(
+                one.contains("ip daddr 203.0.113.7 tcp dport 3000 accept"),
+                "{one}"
+            );
+            assert_eq!(rules(Some("[2001:db8::1]:443")), closed);
+        });
+        checked.join().unwrap();
     }
 
     #[test]
