@@ -42,6 +42,21 @@ def test_a_websocket_needs_the_token(private):
         assert answering.recv() == "hello"
 
 
+def test_a_server_that_speaks_tls_inside_is_reached_over_plain_http(edge, create, api):
+    made = create({"network": {"httpsPorts": [8443]}})
+    sandbox = Sandbox.connect(made["sandboxID"])
+    make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x"
+    run = sandbox.commands.run
+    run(f"cd /tmp && openssl {make} -keyout k.pem -out c.pem && echo inside >/tmp/page")
+    serving = "cd /tmp && exec openssl s_server -accept 8443 -key k.pem -cert c.pem -WWW -quiet"
+    run(serving, background=True)
+    run("for i in $(seq 100); do curl -kso /dev/null https://localhost:8443/page && exit; sleep .05; done; exit 1")
+    answer = edge.get("/page", headers={"host": host_of(8443, sandbox.sandbox_id)})
+    assert (answer.status_code, answer.text) == (200, "inside\n")
+    detail = api.get(f"/sandboxes/{sandbox.sandbox_id}").json()
+    assert detail["network"]["httpsPorts"] == [8443]
+
+
 def test_a_token_given_twice_is_no_token(edge, private):
     token = private.traffic_access_token
     headers = [

@@ -34,14 +34,14 @@ def nothing_left(server):
         Sandbox.kill(sandbox_id, **server.options)
 
 
-def test_a_sandbox_that_is_being_paused_cant_be_copied(server):
+def test_a_sandbox_that_is_being_paused_cant_be_copied_or_changed(server):
     sandbox = server.create()
     path = f"/sandboxes/{sandbox.sandbox_id}"
     # The pause waits until these bytes are on the disk.
     write = "dd if=/dev/urandom of=/home/user/bytes bs=1M count=300 status=none"
 
     def meet(api) -> list[tuple[int, str]]:
-        """Snapshot and fork, asked for while the sandbox is on its way."""
+        """Snapshot, fork and new rules, asked for while the sandbox is on its way."""
         sandbox.commands.run(write, timeout=120)
         with ThreadPoolExecutor(1) as pool:
             pause = pool.submit(api.post, f"{path}/pause", json={"memory": False}, timeout=120)
@@ -49,6 +49,7 @@ def test_a_sandbox_that_is_being_paused_cant_be_copied(server):
             while (moved := api.post(f"{path}/timeout", json={"timeout": 300})).is_success:
                 pass
             answers = [api.post(f"{path}/{what}", json={}) for what in ("snapshots", "fork")]
+            answers.append(api.put(f"{path}/network", json={"denyOut": ["1.1.1.1"]}))
             is_on_its_way = moved.status_code == 409 and not pause.done()
             assert pause.result().status_code == 204
         sandbox.connect(timeout=300)
@@ -64,6 +65,7 @@ def test_a_sandbox_that_is_being_paused_cant_be_copied(server):
         (409, f'Sandbox "{sandbox.sandbox_id}" is being paused'),
         (409, f"{state} snapshotted while in 'pausing' state"),
         (409, f"{state} forked while in 'pausing' state"),
+        (409, f'Sandbox "{sandbox.sandbox_id}" is being paused'),
     ]
 
 
