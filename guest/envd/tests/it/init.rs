@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::sandbox::Sandbox;
 
-const TRUST: [&str; 4] = [
+/// Variables that name the system's certificates.
+pub(crate) const TRUST: [&str; 4] = [
     "NODE_EXTRA_CA_CERTS",
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
