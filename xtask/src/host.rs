@@ -64,6 +64,7 @@ pub(crate) const SUITES: &[Needed] = &[
     program("pebble", "pebble"),
     program("openssh-client", "ssh"),
     program("rsync", "rsync"),
+    program("chromium", "chromium"),
 ];
 
 const DIRECTORIES: &[&str] = &[

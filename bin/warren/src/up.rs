@@ -203,9 +203,10 @@ async fn start(args: Up) -> anyhow::Result<()> {
     }
     .start(&args)
     .await?;
+    let admin_token = data.admin_token()?;
     let api_config = ApiConfig {
         public_url: args.public_url.clone(),
-        admin_token: Some(data.admin_token()?),
+        admin_token: Some(admin_token.clone()),
         ssh: ssh.as_ref().map(Ssh::facts),
         rate_limits: args.limits.rate_limit.iter().cloned().collect(),
     };
@@ -241,7 +242,8 @@ async fn start(args: Up) -> anyhow::Result<()> {
     );
     let routes = Arc::new(routes);
     let proxy = Proxy::new(routes, ProxyConfig::default());
-    let pages = warren_dashboard::router(Arc::clone(&control)).fallback_service(api);
+    let pages = warren_dashboard::router(Arc::clone(&control), Some(admin_token));
+    let pages = pages.fallback_service(api);
     let edge = Edge {
         proxy: proxy.clone(),
         api: TowerToHyperService::new(pages),

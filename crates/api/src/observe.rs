@@ -167,6 +167,8 @@ pub(crate) async fn logs_v1(
         limit: limit(&query)?,
         backward: false,
         min_level: None,
+        until: None,
+        logger: None,
         search: None,
     };
     let log_entries = app.control.logs(&caller, &id, request).await?;
@@ -194,6 +196,8 @@ pub(crate) async fn logs_v2(
         limit: limit(&query)?,
         backward,
         min_level,
+        until: None,
+        logger: None,
         search: search.map(str::to_owned),
     };
     let logs = app.control.logs(&caller, &id, request).await?;

@@ -178,6 +178,10 @@ pub struct LogQuery {
     pub backward: bool,
     /// This severity and above.
     pub min_level: Option<LogLevel>,
+    /// Inclusive: where it stops, in the direction of reading.
+    pub until: Option<Timestamp>,
+    /// Only lines of this source.
+    pub logger: Option<String>,
     /// Only lines whose message holds this text.
     pub search: Option<String>,
 }

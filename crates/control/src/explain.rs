@@ -114,6 +114,8 @@ impl Control {
             limit: MOST as usize,
             backward: true,
             min_level: None,
+            until: None,
+            logger: None,
             search: None,
         };
         // A node that keeps nothing of it any more has nothing to add.

@@ -25,6 +25,10 @@ pub struct LogRequest {
     pub backward: bool,
     /// This severity and above.
     pub min_level: Option<LogLevel>,
+    /// Inclusive end, in the direction of reading.
+    pub until: Option<Timestamp>,
+    /// Only lines of this source (`logger`).
+    pub logger: Option<String>,
     /// Only lines that hold this text.
     pub search: Option<String>,
 }
@@ -78,6 +82,8 @@ impl Control {
             limit: request.limit,
             backward: request.backward,
             min_level: request.min_level,
+            until: request.until,
+            logger: request.logger,
             search: request.search,
         };
         match self.node.logs(id, query).await {

@@ -190,6 +190,14 @@ impl Control {
         Ok(teams)
     }
 
+    /// All teams without what they have, oldest first.
+    ///
+    /// # Errors
+    /// [`TeamsError::Store`]
+    pub async fn team_records(&self) -> Result<Vec<TeamRecord>, TeamsError> {
+        Ok(self.store.team_list().await?)
+    }
+
     /// A team with what it has.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! People: added by the server's operator, put in teams.
 
 use jiff::Timestamp;
-use warren_store::{By, Member, Membership, StoreError, UserRecord};
+use warren_store::{By, Member, Membership, StoreError, TeamRecord, UserRecord};
 use warren_types::{Role, TeamId, UserId};
 
 use crate::Control;
@@ -94,6 +94,15 @@ impl Control {
             users.push(UserView { record, teams });
         }
         Ok(users)
+    }
+
+    /// The teams that a person is in, the default one first.
+    ///
+    /// # Errors
+    /// [`UsersError::Store`]
+    pub async fn memberships(&self, user: UserId) -> Result<Vec<TeamRecord>, UsersError> {
+        let places = self.store.membership_list(user).await?;
+        Ok(places.into_iter().map(|place| place.team).collect())
     }
 
     /// Deletes a person with their tokens, which stop working at once. Keys that they made

@@ -1,7 +1,13 @@
 // Refreshes parts of pages and asks before what can't be undone.
 
+const team = document.querySelector('meta[name="team"]')?.content;
+
+// A page that is left open while its visitor goes over to another team is made anew rather
+// than filled with what is of that team.
 async function text(url) {
-  const answer = await fetch(url, { credentials: "same-origin" });
+  const headers = team ? { "X-Page-Team": team } : {};
+  const answer = await fetch(url, { credentials: "same-origin", headers });
+  if (answer.status === 409) location.reload();
   if (answer.redirected && new URL(answer.url).pathname.endsWith("/sign-in")) {
     // The page itself leads to the sign-in, and that back to the page.
     location.reload();
@@ -63,9 +69,14 @@ for (const part of document.querySelectorAll("[data-part]")) {
     const answer = await text(part.dataset.part + query);
     if (answer.status === 404) {
       gone = true;
-      part.innerHTML = '<p class="alert" role="status">This sandbox has ended.</p>';
+      const ended = `${location.pathname.replace(/\/$/, "")}/ended`;
+      part.innerHTML = '<p class="alert" role="status">This sandbox has ended. <a>What is left of it</a></p>';
+      part.querySelector("a").href = ended;
     } else if (answer.ok) {
       renew(part, answer.text);
+    } else if (answer.status === 400) {
+      const page = new DOMParser().parseFromString(answer.text, "text/html");
+      part.replaceChildren(page.querySelector(".alert") ?? "");
     }
   };
   every(Number(part.dataset.every), round);

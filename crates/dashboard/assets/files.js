@@ -33,7 +33,7 @@ async function preview(entry) {
   }
   const text = await blob.slice(0, PREVIEW).text();
   const cut = blob.size > PREVIEW ? "\n… (cut; download the file for the rest)" : "";
-  return element("pre", { textContent: text + cut, tabIndex: 0 });
+  return element("pre", { textContent: text + cut, tabIndex: 0, role: "region", ariaLabel: `Content of ${entry.name}` });
 }
 
 function parent(path) {
@@ -41,13 +41,13 @@ function parent(path) {
 }
 
 function crumbs(path) {
-  const bar = element("p", { className: "crumbs" });
+  const bar = element("nav", { className: "crumbs", ariaLabel: "Folder" });
   const parts = path.split("/").filter(Boolean);
   const step = (label, target) =>
     element("button", { type: "button", textContent: label, onclick: () => show(target) });
   bar.append(step("/", "/"));
   parts.forEach((part, index) => {
-    bar.append(step(part, "/" + parts.slice(0, index + 1).join("/")), " / ");
+    bar.append(index ? " / " : " ", step(part, "/" + parts.slice(0, index + 1).join("/")));
   });
   return bar;
 }
@@ -92,7 +92,7 @@ function row(entry, shown) {
     textContent: entry.name + (isDirectory ? "/" : ""),
     onclick: open,
   });
-  const actions = element("td");
+  const actions = element("td", { className: "act" });
   if (!isDirectory) {
     const fetchIt = async () => {
       try {
@@ -122,7 +122,7 @@ function row(entry, shown) {
   return element(
     "tr",
     {},
-    element("td", {}, name),
+    element("td", { className: "wrap" }, name),
     cell(isDirectory ? "" : size(Number(entry.size || 0))),
     cell(entry.permissions || ""),
     cell(entry.owner || ""),
@@ -136,12 +136,16 @@ async function show(path) {
     entries.sort((a, b) => (b.type || "").localeCompare(a.type || "") * -1 || a.name.localeCompare(b.name));
     const shown = element("div", { ariaLive: "polite" });
     const body = element("tbody", {}, ...entries.map((entry) => row(entry, shown)));
-    const head = ["Name", "Size", "Permissions", "Owner", "What to do"].map((textContent) =>
-      element("th", { scope: "col", textContent }),
+    const head = ["Name", "Size", "Permissions", "Owner", "Actions"].map((textContent) =>
+      element("th", { scope: "col", textContent, className: textContent === "Actions" ? "act" : "" }),
     );
     const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), body);
-    const scroll = element("div", { className: "scroll" }, table);
-    place.replaceChildren(crumbs(path), uploader(path === "/" ? "" : path), scroll, shown);
+    const scroll = element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Files of " + path }, table);
+    const list = entries.length ? scroll : element("p", { className: "empty", textContent: "Nothing in here." });
+    const inside = place.contains(document.activeElement);
+    place.replaceChildren(crumbs(path), uploader(path === "/" ? "" : path), list, shown);
+    // Whoever goes on by the keyboard does so from here.
+    if (inside) place.querySelector(".crumbs button:last-of-type")?.focus({ preventScroll: true });
   } catch (error) {
     place.replaceChildren(crumbs(path), told(error));
   }

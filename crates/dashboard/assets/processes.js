@@ -24,7 +24,7 @@ function signals(pid, shown) {
     });
   return element(
     "td",
-    {},
+    { className: "act" },
     button("Terminate", "SIGNAL_SIGTERM", ""),
     " ",
     button("Kill", "SIGNAL_SIGKILL", "danger"),
@@ -41,11 +41,11 @@ async function list() {
     if (now === before) return;
     before = now;
     if (!all.length) {
-      place.replaceChildren(element("p", { className: "hint", textContent: "None started by a client." }));
+      place.replaceChildren(element("p", { className: "empty", textContent: "None started by a client." }));
       return;
     }
     const shown = element("div", { ariaLive: "polite" });
-    const head = ["Id", "Command", "What to do"].map((textContent) => element("th", { scope: "col", textContent }));
+    const head = ["Id", "Command", "Actions"].map((textContent) => element("th", { scope: "col", textContent, className: textContent === "Actions" ? "act" : "" }));
     const rows = all.map(({ pid, config }) =>
       element(
         "tr",
@@ -56,7 +56,7 @@ async function list() {
       ),
     );
     const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
-    place.replaceChildren(element("div", { className: "scroll" }, table), shown);
+    place.replaceChildren(element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Processes" }, table), shown);
   } catch (error) {
     before = "";
     place.replaceChildren(told(error));
@@ -78,7 +78,7 @@ async function look() {
     const own = Number(document.getElementById("agent").dataset.port);
     const found = listening(await run("/bin/cat", "/proc/net/tcp", "/proc/net/tcp6")).filter((port) => port !== own);
     if (!found.length) {
-      ports.replaceChildren(element("p", { className: "hint", textContent: "Nothing listens." }));
+      ports.replaceChildren(element("p", { className: "empty", textContent: "Nothing listens." }));
       return;
     }
     const links = found.map((port) =>

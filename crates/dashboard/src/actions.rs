@@ -11,7 +11,7 @@ use crate::App;
 use crate::error::{PageError, refused};
 use crate::pages::{Answer, Nothing, back_to, detached, html};
 use crate::sandbox::sandbox_id;
-use crate::session::{Frame, Posted};
+use crate::visitor::{Frame, Posted};
 
 /// Life of a sandbox that is resumed or copied here, in seconds.
 const LIFE_S: i64 = 300;

@@ -25,6 +25,7 @@ const ASSETS: &[(&str, &str, &[u8])] = &[
     asset!("files.js", SCRIPT),
     asset!("processes.js", SCRIPT),
     asset!("terminal.js", SCRIPT),
+    asset!("volume.js", SCRIPT),
     asset!("xterm.css", STYLE),
     asset!("xterm.js", SCRIPT),
     asset!("addon-fit.js", SCRIPT),
@@ -45,23 +46,23 @@ pub(crate) async fn get(Path(name): Path<String>) -> Response {
     }
 }
 
-/// What pages may do, and where their forms may lead.
-pub(crate) fn policy(forms: &str) -> String {
+/// What pages may do: where their forms may lead, and whom else than us their scripts may
+/// speak to. Styles are written by the terminal.
+pub(crate) fn policy(forms: &str, connect: &str) -> String {
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-         img-src 'self' blob: data:; font-src 'self'; connect-src *; form-action {forms}; \
-         base-uri 'none'; frame-ancestors 'none'"
+         img-src 'self' blob: data:; font-src 'self'; connect-src 'self' {connect}; \
+         form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
     )
 }
 
 /// Keeps other sites from framing pages, and pages from running anything but our scripts.
-/// Connections are open, since sandboxes live under hosts of their own.
 pub(crate) async fn harden(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers
         .entry(CONTENT_SECURITY_POLICY)
-        .or_insert_with(|| HeaderValue::try_from(policy("'self'")).expect("our own text"));
+        .or_insert_with(|| HeaderValue::try_from(policy("'self'", "")).expect("our own text"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));

@@ -7,11 +7,12 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::StatusCode;
 use warren_control::{
     AuthError, BuildStatusError, CreateError, KeysError, ManageError, PauseError, SandboxError,
-    SecretsError, SnapshotError, TemplateError, VolumesError, WebhookError,
+    SecretsError, SnapshotError, SshKeyError, TeamsError, TemplateError, UsersError, VolumesError,
+    WebhookError,
 };
 use warren_service::Chain;
 
-use crate::session::Frame;
+use crate::visitor::Frame;
 
 /// Why a page can't be shown.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +26,21 @@ pub(crate) enum PageError {
     /// A form that no page of this session made.
     #[error("the form is out of date; go back, reload the page and try again")]
     Forged,
+    /// They are in the team no more that they had chosen; the next page is of another.
+    #[error("you are in this team no more")]
+    LeftTeam,
+    /// Another team was chosen than that of the page that asks.
+    #[error("you have gone over to another team since this page was made")]
+    OtherTeam,
+    /// Not for this visitor.
+    #[error("{0}")]
+    Forbidden(String),
     /// No such thing, or another team's.
     #[error("{0} not found")]
     NotFound(String),
+    /// A sandbox that has ended, and is remembered.
+    #[error("this sandbox has ended")]
+    Ended(warren_types::SandboxId),
     /// The request is not one that can be met.
     #[error("{0}")]
     Refused(String),
@@ -66,17 +79,33 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::SignedOut { then } => return to_sign_in(then.as_deref()).into_response(),
-            Self::Forged => StatusCode::FORBIDDEN,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::LeftTeam => return Redirect::to("/dashboard").into_response(),
+            Self::OtherTeam => StatusCode::CONFLICT,
+            Self::Forged | Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) | Self::Ended(_) => StatusCode::NOT_FOUND,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Failed { .. } | Self::Internal(_) => {
                 tracing::error!(error = %Chain(&self), "a page failed");
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
+        let told = Told(self.to_string());
+        let mut response = told.page(status, None);
+        response.extensions_mut().insert(told);
+        response
+    }
+}
+
+/// What a page tells of an error, for whoever puts it into the surroundings of others.
+#[derive(Debug, Clone)]
+pub(crate) struct Told(String);
+
+impl Told {
+    /// The page.
+    pub(crate) fn page(&self, status: StatusCode, frame: Option<Frame>) -> Response {
         let page = ErrorPage {
-            frame: None,
-            message: self.to_string(),
+            frame,
+            message: self.0.clone(),
         };
         match page.render() {
             Ok(html) => (status, Html(html)).into_response(),
@@ -112,8 +141,7 @@ refusals!(
     warren_control::ListError,
     warren_control::ForkError,
     warren_control::StoreError,
-    warren_control::TeamsError,
-    warren_control::UsersError,
+    warren_control::AuditError,
 );
 
 impl From<askama::Error> for PageError {
@@ -125,9 +153,8 @@ impl From<askama::Error> for PageError {
 impl From<SandboxError> for PageError {
     fn from(error: SandboxError) -> Self {
         match error {
-            SandboxError::NotFound(id) | SandboxError::Ended { id, .. } => {
-                Self::NotFound(format!("sandbox {id}"))
-            }
+            SandboxError::NotFound(id) => Self::NotFound(format!("sandbox {id}")),
+            SandboxError::Ended { id, .. } => Self::Ended(id),
             other => refused(other),
         }
     }
@@ -237,6 +264,35 @@ impl From<KeysError> for PageError {
     fn from(error: KeysError) -> Self {
         match error {
             KeysError::NotFound => Self::NotFound("key".to_owned()),
+            KeysError::NoToken => Self::NotFound("token".to_owned()),
+            error @ (KeysError::Scope | KeysError::Foreign) => Self::Forbidden(error.to_string()),
+            other => refused(other),
+        }
+    }
+}
+
+impl From<SshKeyError> for PageError {
+    fn from(error: SshKeyError) -> Self {
+        match error {
+            SshKeyError::NotFound => Self::NotFound("SSH key".to_owned()),
+            other => refused(other),
+        }
+    }
+}
+
+impl From<TeamsError> for PageError {
+    fn from(error: TeamsError) -> Self {
+        match error {
+            TeamsError::NotFound => Self::NotFound("team".to_owned()),
+            other => refused(other),
+        }
+    }
+}
+
+impl From<UsersError> for PageError {
+    fn from(error: UsersError) -> Self {
+        match error {
+            UsersError::NotFound => Self::NotFound("person".to_owned()),
             other => refused(other),
         }
     }

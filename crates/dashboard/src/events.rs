@@ -12,8 +12,8 @@ use crate::App;
 use crate::error::PageError;
 use crate::pages::{Answer, Nothing, back_to, detached, html};
 use crate::sandbox::sandbox_id;
-use crate::session::{Frame, Posted, SignedIn};
 use crate::view::{EventRow, moment};
+use crate::visitor::{Frame, Posted, SignedIn};
 
 /// Events and deliveries of one page.
 const PAGE: i64 = 50;

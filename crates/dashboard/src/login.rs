@@ -20,8 +20,9 @@ use warren_service::{Chain, Secret};
 use crate::App;
 use crate::assets::policy;
 use crate::error::PageError;
-use crate::pages::{Answer, html};
-use crate::session::{self, Frame, Posted, SignedIn, authenticate, is_own_path};
+use crate::pages::{Answer, back_to, html};
+use crate::session::{self, Held};
+use crate::visitor::{Frame, Posted, SignedIn, authenticate, is_own_path};
 
 /// Longest key that is looked at.
 const MAX_KEY: usize = 512;
@@ -64,18 +65,24 @@ pub(crate) struct Credentials {
 /// wrong one.
 pub(crate) async fn signed_in(
     State(app): State<Arc<App>>,
+    headers: HeaderMap,
     Form(credentials): Form<Credentials>,
 ) -> Answer {
     let key = credentials.key.trim();
+    let held = Held {
+        credential: Secret::new(key.to_owned()),
+        team: None,
+    };
     let found = if key.len() > MAX_KEY {
         Err(AuthError::KeyFormat)
     } else {
-        authenticate(&app.control, key).await
+        authenticate(&app, &held).await
     };
     match found {
         Ok(_) => {
-            let name = app.sessions.begin(Secret::new(key.to_owned()));
-            let cookie = [(SET_COOKIE, session::cookie(Some(&name)))];
+            let name = app.sessions.begin(held.credential);
+            let is_tls = own_url(&headers).is_some_and(|url| url.starts_with("https:"));
+            let cookie = [(SET_COOKIE, session::cookie(Some(&name), is_tls))];
             let then = Some(credentials.then.as_str()).filter(|then| is_own_path(then));
             Ok((cookie, Redirect::to(then.unwrap_or(HOME))).into_response())
         }
@@ -96,8 +103,39 @@ pub(crate) async fn sign_out(State(app): State<Arc<App>>, request: Request) -> R
     if let Some(name) = session::named(&parts) {
         app.sessions.end(name);
     }
-    let cookie = [(SET_COOKIE, session::cookie(None))];
+    let cookie = [(SET_COOKIE, session::cookie(None, false))];
     (cookie, Redirect::to("/dashboard/sign-in")).into_response()
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Switch {
+    team: String,
+}
+
+/// `POST /dashboard/switch`: acts for another of the visitor's teams from now on. Leads to
+/// the first page, since what the one before showed is of the other team.
+pub(crate) async fn switch(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Posted(visitor, switch): Posted<Switch>,
+) -> Answer {
+    // Whoever shows a key has the team of that key and no other.
+    if visitor.caller.user.is_none() && !visitor.is_admin() {
+        let error = AuthError::NoMember;
+        return Err(PageError::Forbidden(error.to_string()));
+    }
+    let name = session::named_in(&headers).unwrap_or_default();
+    let held = app.sessions.get(name).map(|held| Held {
+        team: Some(switch.team.clone()),
+        ..held
+    });
+    let held = held.ok_or(PageError::SignedOut { then: None })?;
+    match authenticate(&app, &held).await {
+        Ok(caller) => app.sessions.choose(name, Some(caller.team.id.to_string())),
+        Err(AuthError::Store(source)) => return Err(PageError::Internal(Box::new(source))),
+        Err(error) => return Err(PageError::Forbidden(error.to_string())),
+    }
+    back_to(HOME)
 }
 
 /// `GET /api/cli`, where clients look for the page.
@@ -192,14 +230,14 @@ pub(crate) async fn program(
             });
         }
     }
-    let next = listener(&ask.next)?;
     let visitor = visitor?;
+    let next = listener(&ask.next)?;
     let page = ProgramPage {
         frame: visitor.frame(""),
         next: next.url,
     };
     // Browsers hold where a form leads on to against this as well.
-    let policy = HeaderValue::try_from(policy(&format!("'self' {}", next.origin)))
+    let policy = HeaderValue::try_from(policy(&format!("'self' {}", next.origin), ""))
         .map_err(|error| PageError::Internal(Box::new(error)))?;
     Ok(([(CONTENT_SECURITY_POLICY, policy)], html(&page)?).into_response())
 }

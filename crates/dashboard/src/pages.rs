@@ -13,8 +13,8 @@ use warren_control::{ListQuery, NewSandbox};
 
 use crate::App;
 use crate::error::PageError;
-use crate::session::{Frame, Posted, SignedIn};
 use crate::view::SandboxRow;
+use crate::visitor::{Frame, Posted, SignedIn};
 
 pub(crate) type Answer = Result<Response, PageError>;
 
@@ -57,6 +57,8 @@ pub(crate) struct Paging {
     state: Option<String>,
     #[serde(default)]
     label: String,
+    #[serde(default)]
+    template: String,
 }
 
 #[derive(Template)]
@@ -65,9 +67,13 @@ struct SandboxesPage {
     frame: Option<Frame>,
     state: String,
     label: String,
+    template: String,
     sandboxes: Vec<SandboxRow>,
+    /// The same list from its start, and from where this page ends, as queries.
+    first: String,
     next: Option<String>,
     is_first: bool,
+    is_filtered: bool,
     running: usize,
     limit: u32,
 }
@@ -85,6 +91,7 @@ pub(crate) async fn sandboxes(
         running: state != "paused",
         paused: state != "running",
         metadata: label_query(&paging.label)?,
+        template: Some(paging.template.trim().to_owned()).filter(|name| !name.is_empty()),
         limit: Some(PAGE),
         cursor,
         ..ListQuery::default()
@@ -100,10 +107,19 @@ pub(crate) async fn sandboxes(
         .metrics_recent(&visitor.caller, &ids, SPARKLINES)
         .await?;
     let now = Timestamp::now();
+    let first = list_query(&state, &paging.label, &paging.template, None)?;
+    let next = page
+        .next
+        .map(|next| list_query(&state, &paging.label, &paging.template, Some(&next)))
+        .transpose()?;
     html(&SandboxesPage {
         frame: visitor.frame("sandboxes"),
+        is_filtered: !(state.is_empty() && paging.label.is_empty() && paging.template.is_empty()),
         state,
         label: paging.label,
+        template: paging.template,
+        first,
+        next,
         sandboxes: page
             .sandboxes
             .iter()
@@ -112,11 +128,23 @@ pub(crate) async fn sandboxes(
                 SandboxRow::new(one, figures.unwrap_or_default(), now)
             })
             .collect(),
-        next: page.next,
         is_first,
         running: page.total_running.unwrap_or(0),
         limit: visitor.caller.team.max_sandboxes,
     })
+}
+
+/// The query of a page of the list.
+fn list_query(
+    state: &str,
+    label: &str,
+    template: &str,
+    after: Option<&str>,
+) -> Result<String, PageError> {
+    let mut fields = vec![("state", state), ("label", label), ("template", template)];
+    fields.extend(after.map(|after| ("after", after)));
+    fields.retain(|(_, value)| !value.is_empty());
+    serde_urlencoded::to_string(fields).map_err(|error| PageError::Internal(Box::new(error)))
 }
 
 /// `name=value` as a filter of labels.

@@ -9,8 +9,8 @@ use warren_service::Secret;
 
 use crate::App;
 use crate::pages::{Answer, PAGE, Paging, back_to, detached, html};
-use crate::session::{Frame, Posted, SignedIn};
 use crate::view::moment;
+use crate::visitor::{Frame, Posted, SignedIn};
 
 const HERE: &str = "/dashboard/secrets";
 
@@ -72,6 +72,23 @@ pub(crate) async fn create(
         let notes = std::collections::BTreeMap::new();
         control
             .secret_create(&visitor.caller, name, value, notes)
+            .await
+    })
+    .await??;
+    back_to(HERE)
+}
+
+/// `POST /dashboard/secrets/replace`
+pub(crate) async fn replace(
+    State(app): State<Arc<App>>,
+    Posted(visitor, creation): Posted<Creation>,
+) -> Answer {
+    let control = Arc::clone(&app.control);
+    let value = Secret::new(creation.value);
+    detached(&app, async move {
+        let caller = &visitor.caller;
+        control
+            .secret_update(caller, &creation.name, value, None)
             .await
     })
     .await??;

@@ -7,13 +7,13 @@ use axum::extract::{Path, State};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use warren_control::KeyView;
-use warren_types::{ApiKeyId, KeyScope};
+use warren_types::{ApiKeyId, KeyScope, Role, UnknownWord};
 
 use crate::App;
 use crate::error::PageError;
 use crate::pages::{Answer, Nothing, back_to, detached, html};
-use crate::session::{Frame, Posted, SignedIn};
 use crate::view::minute;
+use crate::visitor::{Frame, Posted, SignedIn};
 
 const HERE: &str = "/dashboard/team";
 /// Longest life of a key made here, in days.
@@ -58,6 +58,8 @@ impl KeyRow {
 #[template(path = "team.html")]
 struct TeamPage {
     frame: Option<Frame>,
+    /// Whether people can be put in here.
+    admin: bool,
     id: String,
     name: String,
     slug: String,
@@ -65,19 +67,36 @@ struct TeamPage {
     limit: u32,
     hours: u64,
     role: &'static str,
-    people: Vec<(String, &'static str)>,
+    people: Vec<PersonRow>,
+    roles: &'static [Role],
     keys: Vec<KeyRow>,
-    /// Shown once.
-    made: Option<String>,
+    made: Option<Made>,
 }
 
-async fn page(app: &App, visitor: &SignedIn, made: Option<String>) -> Answer {
+#[derive(Debug)]
+struct PersonRow {
+    id: String,
+    email: String,
+    role: &'static str,
+}
+
+/// Something that is shown once.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// A sentence that ends before "is shown only now".
+    pub(crate) what: &'static str,
+    pub(crate) value: String,
+}
+
+/// The page of the visitor's team.
+pub(crate) async fn page(app: &App, visitor: &SignedIn, made: Option<Made>) -> Answer {
     let caller = &visitor.caller;
     let team = &caller.team;
     let keys = app.control.key_list(team.id).await?;
     let people = app.control.member_list(team.id).await?;
     html(&TeamPage {
         frame: visitor.frame("team"),
+        admin: visitor.is_admin(),
         id: team.id.to_string(),
         name: team.name.clone(),
         slug: team.slug.clone(),
@@ -87,8 +106,13 @@ async fn page(app: &App, visitor: &SignedIn, made: Option<String>) -> Answer {
         role: caller.role.as_str(),
         people: people
             .iter()
-            .map(|one| (one.user.email.clone(), one.role.as_str()))
+            .map(|one| PersonRow {
+                id: one.user.id.to_string(),
+                email: one.user.email.clone(),
+                role: one.role.as_str(),
+            })
             .collect(),
+        roles: Role::ALL,
         keys: keys.iter().map(KeyRow::new).collect(),
         made,
     })
@@ -113,14 +137,8 @@ pub(crate) async fn key_create(
     State(app): State<Arc<App>>,
     Posted(visitor, creation): Posted<Creation>,
 ) -> Answer {
-    let scope: KeyScope = creation
-        .scope
-        .parse()
-        .map_err(|error: warren_types::UnknownWord| PageError::Refused(error.to_string()))?;
-    let expires_at = match creation.days.trim() {
-        "" => None,
-        days => Some(in_days(days)?),
-    };
+    let scope = scope_of(&creation.scope)?;
+    let expires_at = in_days(&creation.days)?;
     let (control, caller, by) = (
         Arc::clone(&app.control),
         Arc::clone(&visitor.caller),
@@ -133,10 +151,25 @@ pub(crate) async fn key_create(
             .await
     })
     .await??;
-    page(&app, &visitor, Some(made.clear.expose().to_owned())).await
+    let made = Made {
+        what: "The key is made. It",
+        value: made.clear.expose().to_owned(),
+    };
+    page(&app, &visitor, Some(made)).await
 }
 
-fn in_days(text: &str) -> Result<Timestamp, PageError> {
+/// The scope that a form names.
+pub(crate) fn scope_of(text: &str) -> Result<KeyScope, PageError> {
+    text.parse()
+        .map_err(|error: UnknownWord| PageError::Refused(error.to_string()))
+}
+
+/// The moment so many days ahead; none for an empty text.
+pub(crate) fn in_days(text: &str) -> Result<Option<Timestamp>, PageError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
     let days = text
         .parse::<i64>()
         .ok()
@@ -144,6 +177,7 @@ fn in_days(text: &str) -> Result<Timestamp, PageError> {
         .ok_or_else(|| PageError::Refused(format!("a key works for 1 to {MAX_DAYS} days")))?;
     Timestamp::now()
         .checked_add(SignedDuration::from_hours(24 * days))
+        .map(Some)
         .map_err(|error| PageError::Internal(Box::new(error)))
 }
 
@@ -192,7 +226,8 @@ mod tests {
 
     #[test]
     fn days_have_bounds() {
-        assert!(in_days("1").unwrap() > Timestamp::now());
+        assert!(in_days("1").unwrap() > Some(Timestamp::now()));
+        assert_eq!(in_days(" ").unwrap(), None);
         for bad in ["0", "-1", "3651", "x", "1.5"] {
             assert!(in_days(bad).is_err(), "{bad}");
         }

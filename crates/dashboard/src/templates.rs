@@ -10,8 +10,8 @@ use warren_control::{BuildEntry, BuildLogRequest, BuildStatus, SnapshotQuery};
 use crate::App;
 use crate::error::PageError;
 use crate::pages::{Answer, Nothing, PAGE, Paging, back_to, detached, html};
-use crate::session::{Frame, Posted, SignedIn};
 use crate::view::{BuildRow, TemplateRow};
+use crate::visitor::{Frame, Posted, SignedIn};
 
 /// Lines of a build that a page shows.
 const MOST_LINES: usize = 5000;

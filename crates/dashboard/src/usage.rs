@@ -10,8 +10,8 @@ use warren_control::{ListQuery, TeamPoint, TimeRange};
 
 use crate::App;
 use crate::pages::{Answer, html};
-use crate::session::{Frame, SignedIn};
-use crate::view::{CHART_HEIGHT, CHART_WIDTH, Chart};
+use crate::view::{self, CHART_HEIGHT, CHART_WIDTH, Chart};
+use crate::visitor::{Frame, SignedIn};
 
 /// Spans that can be chosen, in hours, and how they are called.
 const SPANS: [(i64, &str); 4] = [
@@ -52,15 +52,19 @@ pub(crate) async fn usage(
         .find(|(hours, _)| Some(*hours) == span.hours);
     let (hours, shown) = wanted.unwrap_or((24, "1 day"));
     let team = &visitor.caller.team;
+    let shown_span = view::Span::last(hours * 3600);
     let range = TimeRange {
-        start: Some(Timestamp::now().as_second() - hours * 3600),
+        start: Some(shown_span.start.as_second()),
         end: None,
     };
     let points = app
         .control
         .team_metrics(&visitor.caller, &team.id.to_string(), range)
         .await?;
-    let column = |value: fn(&TeamPoint) -> f64| points.iter().map(value).collect::<Vec<_>>();
+    let column = |value: fn(&TeamPoint) -> f64| -> Vec<(Timestamp, f64)> {
+        let points = points.iter().map(|point| (point.at, value(point)));
+        points.collect()
+    };
     let query = ListQuery {
         running: true,
         limit: Some(1),
@@ -79,12 +83,16 @@ pub(crate) async fn usage(
         charts: vec![
             Chart::peaking(
                 "Sandboxes at a time",
+                shown_span,
                 &column(|p| p.concurrent as f64),
                 |v| format!("{v:.0}"),
             ),
-            Chart::peaking("Starts per second", &column(|p| p.start_rate), |v| {
-                format!("{v:.2}")
-            }),
+            Chart::peaking(
+                "Starts per second",
+                shown_span,
+                &column(|p| p.start_rate),
+                |v| format!("{v:.2}"),
+            ),
         ],
         width: CHART_WIDTH,
         height: CHART_HEIGHT,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use warren_control::{BuildRecord, EventRecord, Sandbox, TemplateSummary};
 use warren_types::{LogEntry, MetricsPoint, SandboxState};
@@ -193,6 +193,8 @@ fn facts(data: &Value) -> String {
 #[derive(Debug)]
 pub(crate) struct LogRow {
     pub(crate) at: String,
+    /// The same with the date.
+    pub(crate) moment: String,
     pub(crate) level: &'static str,
     pub(crate) message: String,
     pub(crate) fields: String,
@@ -207,6 +209,7 @@ impl LogRow {
         }
         Self {
             at: entry.timestamp.strftime("%H:%M:%S%.3f").to_string(),
+            moment: entry.timestamp.to_string(),
             level: entry.level.as_str(),
             message: entry.message.clone(),
             fields,
@@ -222,40 +225,91 @@ pub(crate) struct Chart {
     pub(crate) most: String,
     /// Points of an SVG line in a box of 300 by 60.
     pub(crate) points: String,
+    /// Points of what is below the line.
+    pub(crate) area: String,
+}
+
+/// A span of time that a chart shows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+}
+
+impl Span {
+    /// The last seconds until now.
+    pub(crate) fn last(seconds: i64) -> Self {
+        let end = Timestamp::now();
+        let start = end.checked_sub(SignedDuration::from_secs(seconds));
+        Self {
+            start: start.unwrap_or(Timestamp::MIN),
+            end,
+        }
+    }
+
+    /// How far a moment is from the start, as a share of the whole.
+    fn share(self, at: Timestamp) -> f64 {
+        let whole = self.end.duration_since(self.start).as_secs_f64();
+        let passed = at.duration_since(self.start).as_secs_f64();
+        if whole > 0.0 {
+            (passed / whole).clamp(0.0, 1.0)
+        } else {
+            1.0
+        }
+    }
 }
 
 pub(crate) const CHART_WIDTH: f64 = 300.0;
 pub(crate) const CHART_HEIGHT: f64 = 60.0;
 
 impl Chart {
-    /// A chart of values between 0 and `full`.
-    fn new(title: &'static str, values: &[f64], full: f64, show: fn(f64) -> String) -> Self {
-        let last = values.last().copied().unwrap_or(0.0);
+    /// A chart of values between 0 and `full`, each with its moment, oldest first.
+    fn new(
+        title: &'static str,
+        span: Span,
+        values: &[(Timestamp, f64)],
+        full: f64,
+        show: fn(f64) -> String,
+    ) -> Self {
+        let last = values.last().map_or(0.0, |(_, value)| *value);
+        let places: Vec<_> = values
+            .iter()
+            .map(|(at, value)| {
+                let share = if full > 0.0 { value / full } else { 0.0 };
+                (span.share(*at), share.clamp(0.0, 1.0))
+            })
+            .collect();
+        let (points, area) = line_in(&places, CHART_WIDTH, CHART_HEIGHT);
         Self {
             title,
             now: show(last),
             most: show(full),
-            points: line(values, full),
+            points,
+            area,
         }
     }
 
-    /// The charts of a sandbox.
-    pub(crate) fn of_sandbox(samples: &[MetricsPoint]) -> Vec<Self> {
-        let column =
-            |value: fn(&MetricsPoint) -> f64| samples.iter().map(value).collect::<Vec<_>>();
+    /// The charts of a sandbox over a span.
+    pub(crate) fn of_sandbox(samples: &[MetricsPoint], span: Span) -> Vec<Self> {
+        let column = |value: fn(&MetricsPoint) -> f64| -> Vec<(Timestamp, f64)> {
+            let points = samples.iter().map(|point| (point.at, value(point)));
+            points.collect()
+        };
         let last = samples.last();
         vec![
-            Self::new("CPU", &column(|p| p.cpu_used_pct), 100.0, |v| {
+            Self::new("CPU", span, &column(|p| p.cpu_used_pct), 100.0, |v| {
                 format!("{v:.0} %")
             }),
             Self::new(
                 "Memory",
+                span,
                 &column(|p| as_float(p.mem_used)),
                 last.map_or(1.0, |p| as_float(p.mem_total)),
                 |v| format!("{:.0} MiB", v / MIB),
             ),
             Self::new(
                 "Disk",
+                span,
                 &column(|p| as_float(p.disk_used)),
                 last.map_or(1.0, |p| as_float(p.disk_total)),
                 |v| format!("{:.0} MiB", v / MIB),
@@ -264,9 +318,15 @@ impl Chart {
     }
 
     /// One figure whose highest value fills the box.
-    pub(crate) fn peaking(title: &'static str, values: &[f64], show: fn(f64) -> String) -> Self {
-        let full = values.iter().copied().fold(1.0, f64::max);
-        Self::new(title, values, full, show)
+    pub(crate) fn peaking(
+        title: &'static str,
+        span: Span,
+        values: &[(Timestamp, f64)],
+        show: fn(f64) -> String,
+    ) -> Self {
+        let highest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+        let full = if highest > 0.0 { highest } else { 1.0 };
+        Self::new(title, span, values, full, show)
     }
 }
 
@@ -275,33 +335,35 @@ fn as_float(value: u64) -> f64 {
     value as f64
 }
 
-fn line(values: &[f64], full: f64) -> String {
-    line_in(values, full, CHART_WIDTH, CHART_HEIGHT)
-}
-
 /// Shares of one in a box of 80 by 20; a line needs two points.
+#[expect(clippy::cast_precision_loss, reason = "charts have few points")]
 fn small_line(values: &[f64]) -> String {
     if values.len() < 2 {
         return String::new();
     }
-    line_in(values, 1.0, 80.0, 20.0)
+    let step = 1.0 / (values.len() - 1) as f64;
+    let places: Vec<_> = values
+        .iter()
+        .enumerate()
+        .map(|(index, value)| (index as f64 * step, value.clamp(0.0, 1.0)))
+        .collect();
+    line_in(&places, 80.0, 20.0).0
 }
 
-#[expect(clippy::cast_precision_loss, reason = "charts have few points")]
-fn line_in(values: &[f64], full: f64, width: f64, height: f64) -> String {
-    let step = width / (values.len().max(2) - 1) as f64;
-    let mut out = String::new();
-    for (index, value) in values.iter().enumerate() {
-        let share = if full > 0.0 {
-            (value / full).clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
-        let (x, y) = (index as f64 * step, height * (1.0 - share));
+/// A line through places, each a share of the width and of the height, and the corners of
+/// what is below it.
+fn line_in(places: &[(f64, f64)], width: f64, height: f64) -> (String, String) {
+    let mut points = String::new();
+    for (x, y) in places {
         // Writing to a string can't fail.
-        write!(out, "{x:.1},{y:.1} ").ok();
+        write!(points, "{:.1},{:.1} ", x * width, height * (1.0 - y)).ok();
     }
-    out
+    let mut area = String::new();
+    if let (Some((first, _)), Some((last, _))) = (places.first(), places.last()) {
+        let (first, last) = (first * width, last * width);
+        write!(area, "{first:.1},{height:.1} {points}{last:.1},{height:.1}").ok();
+    }
+    (points, area)
 }
 
 /// A moment in UTC.
@@ -390,11 +452,34 @@ mod tests {
 
     #[test]
     fn a_line_fills_its_box() {
-        assert_eq!(line(&[], 1.0), "");
+        assert_eq!(line_in(&[], 300.0, 60.0), (String::new(), String::new()));
+        let (points, area) = line_in(&[(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)], 300.0, 60.0);
+        assert_eq!(points, "0.0,60.0 150.0,30.0 300.0,0.0 ");
+        assert_eq!(area, "0.0,60.0 0.0,60.0 150.0,30.0 300.0,0.0 300.0,60.0");
+    }
+
+    #[test]
+    fn values_stand_where_their_time_is() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let span = Span {
+            start: at(0),
+            end: at(100),
+        };
+        // What began late does not fill the whole width.
+        let values = [(at(50), 0.0), (at(100), 200.0)];
+        let chart = Chart::new("x", span, &values, 100.0, |v| format!("{v:.0}"));
+        assert_eq!(chart.points, "150.0,60.0 300.0,0.0 ");
+        assert_eq!((chart.now.as_str(), chart.most.as_str()), ("200", "100"));
         assert_eq!(
-            line(&[0.0, 50.0, 200.0], 100.0),
-            "0.0,60.0 150.0,30.0 300.0,0.0 "
+            Chart::new("x", span, &[], 0.0, |_| String::new()).points,
+            ""
         );
-        assert_eq!(line(&[1.0], 0.0), "0.0,60.0 ");
+        let flat = Chart::peaking("x", span, &[(at(0), 0.0)], |v| format!("{v:.0}"));
+        assert_eq!(flat.points, "0.0,60.0 ");
+        let empty = Span {
+            start: at(5),
+            end: at(5),
+        };
+        assert_eq!(empty.share(at(5)), 1.0);
     }
 }

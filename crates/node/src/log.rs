@@ -186,19 +186,21 @@ fn from_object(mut object: Map<String, Value>, fallback: Timestamp) -> LogEntry 
 
 fn select(mut entries: Vec<LogEntry>, query: &LogQuery) -> Vec<LogEntry> {
     entries.sort_by_key(|entry| entry.timestamp);
+    let (mut first, mut last) = (query.from, query.until);
     if query.backward {
         entries.reverse();
+        std::mem::swap(&mut first, &mut last);
     }
     entries
         .into_iter()
         .filter(|entry| {
-            query.from.is_none_or(|from| {
-                if query.backward {
-                    entry.timestamp <= from
-                } else {
-                    entry.timestamp >= from
-                }
-            }) && query.min_level.is_none_or(|level| entry.level >= level)
+            first.is_none_or(|first| entry.timestamp >= first)
+                && last.is_none_or(|last| entry.timestamp <= last)
+                && query.min_level.is_none_or(|level| entry.level >= level)
+                && query
+                    .logger
+                    .as_ref()
+                    .is_none_or(|logger| entry.fields.get("logger") == Some(logger))
                 && query
                     .search
                     .as_ref()
@@ -218,6 +220,8 @@ mod tests {
             limit: 1000,
             backward: false,
             min_level: None,
+            until: None,
+            logger: None,
             search: None,
         }
     }
@@ -252,6 +256,43 @@ mod tests {
         assert_eq!(entries[1].timestamp, entries[0].timestamp);
         assert!(entries[1].message.ends_with("garbage"));
         assert_eq!(entries[3].level, LogLevel::Info);
+    }
+
+    #[test]
+    fn lines_are_chosen_by_source_and_between_two_moments() {
+        let line = |second: i64, logger: &str| LogEntry {
+            fields: [("logger".to_owned(), logger.to_owned())].into(),
+            ..plain(Timestamp::from_second(second).unwrap(), format!("{second}"))
+        };
+        let entries = vec![line(1, "node"), line(2, "process"), line(3, "process")];
+        let chosen = |query: LogQuery| -> Vec<String> {
+            let chosen = select(entries.clone(), &query);
+            chosen.into_iter().map(|entry| entry.message).collect()
+        };
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let between = LogQuery {
+            from: at(1),
+            until: at(2),
+            ..query()
+        };
+        assert_eq!(chosen(between), ["1", "2"]);
+        let backward = LogQuery {
+            from: at(3),
+            until: at(2),
+            backward: true,
+            ..query()
+        };
+        assert_eq!(chosen(backward), ["3", "2"]);
+        let of_processes = LogQuery {
+            logger: Some("process".to_owned()),
+            ..query()
+        };
+        assert_eq!(chosen(of_processes), ["2", "3"]);
+        let of_nobody = LogQuery {
+            logger: Some("proc".to_owned()),
+            ..query()
+        };
+        assert!(chosen(of_nobody).is_empty());
     }
 
     #[test]

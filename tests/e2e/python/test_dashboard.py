@@ -1,7 +1,9 @@
 """The server's web pages: who may see them, what they show and do."""
 
+import os
 import re
 import time
+import uuid
 
 import httpx
 import pytest
@@ -66,7 +68,10 @@ def test_a_sandbox_is_shown_and_can_be_ended(browser, own_sandbox):
     assert left.group(1).startswith(("1 h 0 min", "59 min"))
     kill = f"/dashboard/sandboxes/{sandbox_id}/kill"
     assert browser.post(kill, data=form(browser)).status_code == 303
-    assert browser.get(f"/dashboard/sandboxes/{sandbox_id}").status_code == 404
+    ended = browser.get(f"/dashboard/sandboxes/{sandbox_id}")
+    assert ended.headers["location"] == f"/dashboard/sandboxes/{sandbox_id}/ended"
+    left = browser.get(ended.headers["location"]).text
+    assert "This sandbox has ended" in left and "shown-in-the-log" in left
     assert not own_sandbox.is_running()
 
 
@@ -108,8 +113,17 @@ ONE = "sandboxes/ixxxxxxxxxxxxxxxxxxxx"
         "webhooks",
         "webhooks/x/switch",
         "webhooks/x/delete",
+        "volumes/x/upload",
+        "volumes/x/folder",
+        "volumes/x/remove",
         "secrets",
+        "secrets/replace",
         "secrets/delete",
+        "switch",
+        "ssh-keys",
+        "ssh-keys/x/delete",
+        "tokens",
+        "tokens/x/delete",
         "keys",
         "keys/x/rename",
         "keys/x/delete",
@@ -148,6 +162,26 @@ def test_what_is_refused_is_told_in_words(browser, path, fields):
     answer = browser.post(f"/dashboard/{path}", data=form(browser, **fields))
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
+
+
+def test_a_large_file_goes_into_a_volume_and_out(browser):
+    name = f"dash-{uuid.uuid4().hex[:8]}"
+    assert browser.post("/dashboard/volumes", data=form(browser, name=name)).status_code == 303
+    volume = re.search(rf'/dashboard/volumes/([0-9a-f-]+)">{name}', browser.get("/dashboard/volumes").text)
+    path = f"/dashboard/volumes/{volume.group(1)}"
+    content = os.urandom(8 << 20)
+    csrf = {"X-CSRF-Token": form(browser)["csrf"]}
+    assert browser.post(f"{path}/upload?path=/big", content=content).status_code == 403
+    for wrong in ["/", "/no/such/place", "/a/../../b"]:
+        refused = browser.post(f"{path}/upload", params={"path": wrong}, content=b"x", headers=csrf)
+        assert refused.status_code == 400, refused.text
+    for version in [b"earlier", content]:
+        sent = browser.post(f"{path}/upload?path=/big", content=version, headers=csrf)
+        assert sent.status_code == 201, sent.text
+    answer = browser.get(f"{path}/download?path=/big")
+    assert answer.content == content
+    assert answer.headers["content-disposition"] == "attachment"
+    assert browser.post(f"{path}/delete", data=form(browser)).status_code == 303
 
 
 def test_signing_out_ends_the_session(browser):

@@ -361,14 +361,16 @@ impl NodeHandle for FakeNode {
         if query.backward {
             entries.reverse();
         }
+        let (mut first, mut last) = (query.from, query.until);
+        if query.backward {
+            std::mem::swap(&mut first, &mut last);
+        }
         entries.retain(|entry| {
-            query.from.is_none_or(|from| {
-                if query.backward {
-                    entry.timestamp <= from
-                } else {
-                    entry.timestamp >= from
-                }
-            }) && query.min_level.is_none_or(|level| entry.level >= level)
+            let logger = query.logger.as_ref();
+            first.is_none_or(|first| entry.timestamp >= first)
+                && last.is_none_or(|last| entry.timestamp <= last)
+                && logger.is_none_or(|logger| entry.fields.get("logger") == Some(logger))
+                && query.min_level.is_none_or(|level| entry.level >= level)
                 && query
                     .search
                     .as_ref()

@@ -75,6 +75,8 @@ async fn time_outs_and_crashes_end_with_their_reason() {
         limit: 10,
         backward: true,
         min_level: None,
+        until: None,
+        logger: None,
         search: None,
     };
     let log = node.logs(&hungry, all).await.unwrap();
