@@ -84,11 +84,11 @@ for (const part of document.querySelectorAll("[data-part]")) {
   choice?.addEventListener("submit", (event) => event.preventDefault());
 }
 
-// An element that is cut out of the page it stands on.
+// An element that is cut out of the page it stands on, or of the one that it names.
 for (const piece of document.querySelectorAll("[data-refresh]")) {
   every(Number(piece.dataset.refresh), async () => {
     if (!("refresh" in piece.dataset)) return;
-    const answer = await text(location.href);
+    const answer = await text(piece.dataset.from || location.href);
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(answer.text, "text/html");
     const fresh = page.getElementById(piece.id);

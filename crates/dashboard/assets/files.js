@@ -118,14 +118,18 @@ function row(entry, shown) {
   actions.append(
     element("button", { type: "button", className: "danger", textContent: "Delete", ariaLabel: `Delete ${entry.name}`, onclick: remove }),
   );
-  const cell = (textContent) => element("td", { textContent });
+  const cell = (textContent, label) => {
+    const made = element("td", { textContent });
+    made.dataset.label = label;
+    return made;
+  };
   return element(
     "tr",
     {},
     element("td", { className: "wrap" }, name),
-    cell(isDirectory ? "" : size(Number(entry.size || 0))),
-    cell(entry.permissions || ""),
-    cell(entry.owner || ""),
+    cell(isDirectory ? "" : size(Number(entry.size || 0)), "Size"),
+    cell(entry.permissions || "", "Permissions"),
+    cell(entry.owner || "", "Owner"),
     actions,
   );
 }

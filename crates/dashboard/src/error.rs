@@ -6,9 +6,9 @@ use askama::Template;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::StatusCode;
 use warren_control::{
-    AuthError, BuildStatusError, CreateError, KeysError, ManageError, PauseError, SandboxError,
-    SecretsError, SnapshotError, SshKeyError, TeamsError, TemplateError, UsersError, VolumesError,
-    WebhookError,
+    AuthError, BuildStatusError, CreateError, ForkError, KeysError, ListError, ManageError,
+    PauseError, SandboxError, SecretsError, SnapshotError, SshKeyError, TeamsError, TemplateError,
+    UsersError, VolumesError, WebhookError,
 };
 use warren_service::Chain;
 
@@ -138,8 +138,6 @@ macro_rules! refusals {
 
 refusals!(
     warren_control::TimeoutError,
-    warren_control::ListError,
-    warren_control::ForkError,
     warren_control::StoreError,
     warren_control::AuditError,
 );
@@ -173,6 +171,25 @@ impl From<warren_control::ObserveError> for PageError {
     fn from(error: warren_control::ObserveError) -> Self {
         match error {
             warren_control::ObserveError::NotFound(id) => Self::NotFound(format!("sandbox {id}")),
+            other => refused(other),
+        }
+    }
+}
+
+impl From<ListError> for PageError {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Store(_) => refused(error),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<ForkError> for PageError {
+    fn from(error: ForkError) -> Self {
+        match error {
+            ForkError::Sandbox(error) => error.into(),
+            ForkError::Create(error) => error.into(),
             other => refused(other),
         }
     }

@@ -11,7 +11,7 @@ use warren_types::{TeamId, TeamState, UnknownWord};
 use crate::App;
 use crate::error::PageError;
 use crate::pages::{Answer, back_to, detached, html};
-use crate::view::{moment, size};
+use crate::view::{day, moment, size};
 use crate::visitor::{Frame, Posted, SignedIn};
 
 const HERE: &str = "/dashboard/server";
@@ -110,7 +110,7 @@ struct TeamRow {
     state: &'static str,
     running: u32,
     limit: String,
-    created: String,
+    since: String,
 }
 
 /// `GET /dashboard/server`. How full the machine is, and who else uses it, is the business
@@ -140,7 +140,7 @@ async fn page(app: &App, visitor: &SignedIn, made: Option<String>) -> Answer {
                     .max_sandboxes
                     .map_or_else(String::new, |most| most.to_string()),
                 state: team.record.state.as_str(),
-                created: moment(team.record.created_at),
+                since: day(team.record.created_at),
                 id: team.record.id.to_string(),
                 is_default: team.is_default,
                 name: team.record.name,

@@ -186,9 +186,10 @@ async fn what_another_site_asks_for_is_refused() {
 #[tokio::test]
 async fn every_answer_bears_the_headers_that_protect_it() {
     let world = World::new().await;
-    let browser = world.browser(ADMIN).await;
     let sandbox = world.sandbox().await;
     for route in routes() {
+        // One of them signs out.
+        let browser = world.browser(ADMIN).await;
         let request = Request::builder()
             .method(&route.method)
             .uri(filled(&route, sandbox.as_str()))
@@ -212,6 +213,7 @@ async fn every_answer_bears_the_headers_that_protect_it() {
             assert_eq!(answer.header("cache-control"), "no-store", "{route:?}");
         }
     }
+    let browser = world.browser(ADMIN).await;
     // Only the page of a sandbox speaks to a host that is not ours: its own agent.
     let page = browser
         .get(&format!("/dashboard/sandboxes/{sandbox}"))

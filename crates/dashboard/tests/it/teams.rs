@@ -134,7 +134,7 @@ async fn a_person_has_access_tokens_and_a_key_has_none() {
     );
     let delete = list
         .split("/dashboard/tokens/")
-        .find(|rest| rest.contains("laptop"));
+        .find(|rest| rest.contains("> laptop</span>"));
     let id = delete.unwrap().split('/').next().unwrap().to_owned();
     let path = format!("/dashboard/tokens/{id}/delete");
     assert_eq!(reader.post(&path, &[]).await.status, StatusCode::FORBIDDEN);
