@@ -27,13 +27,15 @@ async function refusal(answer) {
   return new Error(message);
 }
 
-// With `last`, the call goes out though the page is left.
-export async function call(method, body, last = false) {
+// With `last`, the call goes out though the page is left; with `limit`, in milliseconds, it is
+// given up after so long.
+export async function call(method, body, { last = false, limit } = {}) {
   const answer = await fetch(`${base}/${method}`, {
     method: "POST",
     headers: headers({ "Content-Type": "application/json", "Connect-Protocol-Version": "1" }),
     body: JSON.stringify(body),
     keepalive: last,
+    signal: limit ? AbortSignal.timeout(limit) : undefined,
   });
   if (!answer.ok) throw await refusal(answer);
   return answer.json();

@@ -6,7 +6,7 @@ const team = document.querySelector('meta[name="team"]')?.content;
 // than filled with what is of that team.
 async function text(url) {
   const headers = team ? { "X-Page-Team": team } : {};
-  const answer = await fetch(url, { credentials: "same-origin", headers });
+  const answer = await fetch(url, { credentials: "same-origin", headers, signal: AbortSignal.timeout(15_000) });
   if (answer.status === 409) location.reload();
   if (answer.redirected && new URL(answer.url).pathname.endsWith("/sign-in")) {
     // The page itself leads to the sign-in, and that back to the page.

@@ -57,7 +57,7 @@ async function run() {
   resized.observe(place);
   // A shell outlives its stream, so it is ended by name.
   const leave = () => {
-    if (process) call(`${PROCESS}/SendSignal`, { process, signal: "SIGNAL_SIGKILL" }, true).catch(() => {});
+    if (process) call(`${PROCESS}/SendSignal`, { process, signal: "SIGNAL_SIGKILL" }, { last: true }).catch(() => {});
     stop.abort();
   };
   addEventListener("pagehide", leave);

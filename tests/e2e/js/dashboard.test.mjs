@@ -577,6 +577,8 @@ describe('dashboard', () => {
     await reach('Set')
     await page.keyboard.press('Enter')
     await page.waitForLoadState()
+    // What was set is short, and the tests after this one use it too.
+    await sandbox.setTimeout(1_800_000)
     await page.locator('#files table, #files .empty').first().waitFor()
     await reach('Open a terminal')
     await page.keyboard.press('Enter')
