@@ -172,7 +172,7 @@ def test_a_large_file_goes_into_a_volume_and_out(browser):
     content = os.urandom(8 << 20)
     csrf = {"X-CSRF-Token": form(browser)["csrf"]}
     assert browser.post(f"{path}/upload?path=/big", content=content).status_code == 403
-    for wrong in ["/", "/no/such/place", "/a/../../b"]:
+    for wrong in ["/", "no/slash/first\0"]:
         refused = browser.post(f"{path}/upload", params={"path": wrong}, content=b"x", headers=csrf)
         assert refused.status_code == 400, refused.text
     for version in [b"earlier", content]:
