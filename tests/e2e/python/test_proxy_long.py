@@ -19,7 +19,7 @@ from websockets.sync.client import connect as websocket
 from support.guest import serve
 from support.server import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 PORT = 8080
 #: Longer than the ten minutes for which idle connections must live.
@@ -57,6 +57,8 @@ def opened(server, sandbox, **options):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_idle_connections_live_for_more_than_ten_minutes(server, sandbox):
     def command() -> str:
         # The client asks for a sign of life every 50 s.

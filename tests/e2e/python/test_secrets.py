@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from e2b import Sandbox, SandboxException, Secret, SecretNotFoundException
+from e2b_code_interpreter import Sandbox as CodeInterpreter
 
 from support.lab import EVIL, GOOD, MODERN, OTHER, PROXY, RESOLVER, Lab
 from support.server import Server
@@ -324,6 +325,28 @@ def test_what_runs_already_trusts_an_authority_that_comes_later(guest, server):
     assert run("sudo curl -sS https://good.test/quiet").stdout == "ok"
     plain = "import urllib.request as u; print(u.urlopen('https://good.test/quiet').read().decode())"
     assert run(f'sudo python3 -c "{plain}"').stdout == "ok\n"
+
+
+CELLS = {
+    "python": "import urllib.request as u\nprint(u.urlopen('https://good.test/quiet').read().decode())",
+    "javascript": "console.log(await (await fetch('https://good.test/quiet')).text())",
+}
+
+
+def test_kernels_that_run_trust_an_authority_that_comes_later(lab, tmp_path):
+    server = Server(tmp_path)
+    server.start(*flags(lab), "--templates", "code-interpreter-v1", "--wait-templates")
+    try:
+        with CodeInterpreter.create(timeout=120, **server.options) as sandbox:
+            for language in CELLS:
+                assert sandbox.run_code("1 + 1", language=language).text == "2"
+            update(server, sandbox, {"rules": rule("good.test", X_Key="v")})
+            for language, cell in CELLS.items():
+                done = sandbox.run_code(cell, language=language)
+                assert done.error is None, done.error
+                assert "".join(done.logs.stdout).strip() == "ok", language
+    finally:
+        server.clear()
 
 
 def test_rules_outlive_pauses_crashes_and_forks(guest, keys, lab, server):

@@ -267,6 +267,10 @@ async fn a_failed_start_leaves_nothing_and_tells_nothing() {
         .post("/v2/sandboxes", json!({"templateID": "base"}))
         .await;
     assert_eq!(answer.json()["error_code"], "sandbox_capacity_unavailable");
+    // Room may come: clients are told when to ask again, and nobody tells them not to.
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!(wait >= 1);
+    assert_eq!(answer.header("should-retry"), None);
     assert!(answer.error(503).starts_with("Failed to place sandbox"));
     assert_eq!(server.listed("").await, Vec::<String>::new());
     server.create(json!({})).await;
