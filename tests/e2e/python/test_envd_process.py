@@ -293,7 +293,10 @@ class TestEnvironment:
         found = dict(line.split("=", 1) for line in lines)
         assert found["HOME"] == "/home/user" and found["USER"] == found["LOGNAME"] == "user"
         assert found["MINE"] == "1" and "/usr/bin" in found["PATH"].split(":")
-        extra = set(found) - {"PATH", "HOME", "USER", "LOGNAME", "MINE"}
+        # They lead to the system's certificates, as docs/network.md tells.
+        trust = {"NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DENO_CERT"}
+        assert {found[name] for name in trust} == {"/etc/ssl/certs/ca-certificates.crt"}
+        extra = set(found) - {"PATH", "HOME", "USER", "LOGNAME", "MINE"} - trust
         assert all(name.startswith("E2B_") for name in extra), extra
 
     @pytest.mark.parametrize(
