@@ -66,6 +66,7 @@ fn suites(clients: &Clients, server: &Server) -> Result<()> {
     javascript.extend(javascript_tests(&tests.join("js"))?);
     let javascript: Vec<&str> = javascript.iter().map(String::as_str).collect();
     let outcomes = [
+        rust_client(server),
         suite(python, &["-m", "pytest", "-n", "4", &in_python]),
         suite(clients.node(), &javascript),
         suite(python, &["-m", "pytest", &in_tests("docs")]),
@@ -73,6 +74,15 @@ fn suites(clients: &Clients, server: &Server) -> Result<()> {
         suite(python, &["-m", "pytest", "-m", "alone", &in_python]),
     ];
     outcomes.into_iter().collect()
+}
+
+/// The tests and examples of the Rust client that want a server: those below modules called
+/// `live`.
+fn rust_client(server: &Server) -> Result<()> {
+    let mut tests = cargo(["test", "--workspace", "--locked", "--test", "it"]);
+    tests.args(["--", "--ignored", "live::"]);
+    tests.envs(server.environment());
+    run(tests)
 }
 
 /// The files of the suite, named one by one: how `node --test` takes a directory differs

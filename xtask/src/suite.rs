@@ -19,7 +19,16 @@ pub(crate) fn test() -> Result<()> {
 
 fn workspace_tests() -> Result<()> {
     if succeeds(command("cargo-nextest", ["--version"])) {
-        run(cargo(["nextest", "run", "--workspace", "--locked"]))?;
+        // Not the examples: the client's tests run them, so nothing needs them as programs.
+        run(cargo([
+            "nextest",
+            "run",
+            "--workspace",
+            "--locked",
+            "--lib",
+            "--bins",
+            "--tests",
+        ]))?;
     } else {
         say("cargo-nextest is not installed; using cargo test");
         run(cargo([

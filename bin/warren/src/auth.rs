@@ -20,6 +20,11 @@ use crate::print::{self, line, printable, warning};
 /// Longest key that is read from standard input.
 const MAX_KEY: u64 = 512;
 
+/// Told to those who keep an API key alone.
+const ONLY_KEY: &str = "Only an API key is kept, which belongs to one project. To choose among projects, run `warren auth logout`, then `warren auth login`.";
+/// Told to those who have not signed in.
+const NOBODY: &str = "No user config found, run `warren auth login` to log in first.";
+
 /// Runs a command of the group.
 pub(crate) fn run(args: Auth, as_json: bool) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -35,42 +40,56 @@ async fn dispatch(args: Auth, as_json: bool) -> anyhow::Result<ExitCode> {
     match args.command {
         AuthCommand::Login(login) => {
             if let Some(known) = account::read(&path)? {
-                line(&format!(
+                let text = format!(
                     "\nAlready logged in. {}.\n\nIf you want to log in as a different user, log out first by running 'warren auth logout'.\nTo change the project, run 'warren auth configure'.\n",
                     printable_lines(&known.describe())
-                ))?;
+                );
+                print::done(as_json, &described(&known), &text)?;
                 return Ok(ExitCode::SUCCESS);
             }
             let account = if login.with_key {
                 keep_key(&args.connection).await?
             } else {
-                in_browser(&args.connection, &login).await?
+                in_browser(&args.connection, &login, as_json).await?
             };
             account::write(&path, &account)?;
-            line(&format!(
+            let text = format!(
                 "Logged in as {} with selected project {}",
                 printable(&account.identity.email),
                 printable(&account.project_name)
-            ))?;
+            );
+            print::done(as_json, &described(&account), &text)?;
         }
-        AuthCommand::Logout => logout(&path).await?,
+        AuthCommand::Logout => logout(&path, as_json).await?,
         AuthCommand::Info => info(account::read(&path)?.as_ref(), as_json)?,
         AuthCommand::Configure(choice) => {
-            line("Configuring user...\n")?;
-            match account::read(&path)? {
-                Some(known) if known.is_of_person() => {
-                    configure(&args.connection, known, &choice, &path).await?;
-                }
-                Some(_) => line(
-                    "Only an API key is kept, which belongs to one project. To choose among projects, run `warren auth logout`, then `warren auth login`.",
-                )?,
-                None => {
-                    line("No user config found, run `warren auth login` to log in first.")?;
-                }
+            if !as_json {
+                line("Configuring user...\n")?;
             }
+            let (value, text) = match account::read(&path)? {
+                Some(known) if known.is_of_person() => {
+                    let chosen = configure(&args.connection, known, &choice, &path).await?;
+                    let name = printable(&chosen.project_name);
+                    let text = format!("Project {name} ({}) selected.\n", chosen.project_id);
+                    (described(&chosen), text)
+                }
+                Some(known) => (described(&known), ONLY_KEY.to_owned()),
+                None => (json!({ "loggedIn": false }), NOBODY.to_owned()),
+            };
+            print::done(as_json, &value, &text)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What programs are told of an account.
+fn described(account: &Account) -> serde_json::Value {
+    json!({
+        "loggedIn": true,
+        "email": account.identity.email,
+        "projectName": account.project_name,
+        "projectId": account.project_id,
+    })
 }
 
 fn printable_lines(text: &str) -> String {
@@ -79,17 +98,13 @@ fn printable_lines(text: &str) -> String {
 
 fn info(account: Option<&Account>, as_json: bool) -> anyhow::Result<()> {
     match account {
-        Some(known) if as_json => print::json(&json!({
-            "loggedIn": true,
-            "email": known.identity.email,
-            "projectName": known.project_name,
-            "projectId": known.project_id,
-        }))?,
-        None if as_json => print::json(&json!({ "loggedIn": false }))?,
-        Some(known) => line(&printable_lines(&known.describe()))?,
-        None => line("Not logged in")?,
+        Some(known) => print::done(
+            as_json,
+            &described(known),
+            &printable_lines(&known.describe()),
+        ),
+        None => print::done(as_json, &json!({ "loggedIn": false }), "Not logged in"),
     }
-    Ok(())
 }
 
 /// Takes an API key that works.
@@ -119,8 +134,16 @@ async fn keep_key(connection: &Connection) -> anyhow::Result<Account> {
 }
 
 /// Signs in on the server's page.
-async fn in_browser(connection: &Connection, args: &LoginArgs) -> anyhow::Result<Account> {
-    line("Attempting to log in...")?;
+async fn in_browser(
+    connection: &Connection,
+    args: &LoginArgs,
+    as_json: bool,
+) -> anyhow::Result<Account> {
+    if as_json {
+        warning("Attempting to log in...");
+    } else {
+        line("Attempting to log in...")?;
+    }
     let api_url = connection::api_url(connection);
     let base = args.docs_base.as_deref().unwrap_or(&api_url);
     let grant = browser::sign_in(base).await?;
@@ -141,7 +164,7 @@ async fn in_browser(connection: &Connection, args: &LoginArgs) -> anyhow::Result
     Ok(account)
 }
 
-async fn logout(path: &std::path::Path) -> anyhow::Result<()> {
+async fn logout(path: &std::path::Path, as_json: bool) -> anyhow::Result<()> {
     // A file that can't be read holds nothing to revoke, and goes all the same.
     if let Ok(Some(known)) = account::read(path)
         && known.is_of_person()
@@ -149,12 +172,13 @@ async fn logout(path: &std::path::Path) -> anyhow::Result<()> {
     {
         warning(&format!("the server was not told: {error}"));
     }
-    if account::remove(path)? {
-        line("Logged out.")?;
+    let was_in = account::remove(path)?;
+    let text = if was_in {
+        "Logged out."
     } else {
-        line("Not logged in, nothing to do")?;
-    }
-    Ok(())
+        "Not logged in, nothing to do"
+    };
+    print::done(as_json, &json!({ "loggedOut": was_in }), text)
 }
 
 async fn configure(
@@ -162,7 +186,7 @@ async fn configure(
     mut account: Account,
     choice: &Configure,
     path: &std::path::Path,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Account> {
     let login = Login::new()?;
     if account.tokens.is_expired(Timestamp::now()) {
         let fresh = login.refresh(&account.oauth, &account.tokens).await;
@@ -192,12 +216,7 @@ async fn configure(
     let team = teams.swap_remove(index);
     account.select(team, Timestamp::now());
     account::write(path, &account)?;
-    line(&format!(
-        "Project {} ({}) selected.\n",
-        printable(&account.project_name),
-        account.project_id
-    ))?;
-    Ok(())
+    Ok(account)
 }
 
 fn shown(team: &Team, selected: &str) -> String {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 use warren_runtime::ns::{SHARED_TOOLS, TOOLS};
 use warren_template::bundle::{self, Contents, Destination};
 use warren_template::interpreter::{self, Variant};
@@ -12,13 +13,13 @@ use warren_template::{LayerStore, base};
 
 use crate::cli::bundle::{Bundle, BundleCommand};
 use crate::cli::place::Places;
-use crate::print::{line, warning};
+use crate::print::{self, warning};
 
 /// The template that every server has.
 const BASE: &str = "base";
 
 /// Runs a command of the group.
-pub(crate) fn run(args: Bundle) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Bundle, as_json: bool) -> anyhow::Result<ExitCode> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "layers belong to root\nhint: run it with sudo"
@@ -28,7 +29,7 @@ pub(crate) fn run(args: Bundle) -> anyhow::Result<ExitCode> {
             file,
             templates,
             places,
-        } => create(&file, templates, &places),
+        } => create(&file, templates, &places, as_json),
         BundleCommand::Install {
             file,
             bin_dir,
@@ -36,7 +37,7 @@ pub(crate) fn run(args: Bundle) -> anyhow::Result<ExitCode> {
             places,
         } => {
             let program = bin_dir.join("warren");
-            install(&file, (!no_program).then_some(&program), &places)
+            install(&file, (!no_program).then_some(&program), &places, as_json)
         }
     }
 }
@@ -47,7 +48,12 @@ fn store(places: &Places) -> anyhow::Result<LayerStore> {
     Ok(LayerStore::open(&dir)?)
 }
 
-fn create(file: &Path, mut templates: Vec<String>, places: &Places) -> anyhow::Result<ExitCode> {
+fn create(
+    file: &Path,
+    mut templates: Vec<String>,
+    places: &Places,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let store = store(places)?;
     templates.sort();
     templates.dedup();
@@ -96,7 +102,8 @@ fn create(file: &Path, mut templates: Vec<String>, places: &Places) -> anyhow::R
     bundle::create(file, &contents, |path| {
         warning(&format!("packing {}", path.display()));
     })?;
-    line(&format!("Wrote {}", file.display()))?;
+    let value = json!({ "file": file, "templates": contents.templates });
+    print::done(as_json, &value, &format!("Wrote {}", file.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,6 +111,7 @@ fn install(
     file: &Path,
     program: Option<&std::path::PathBuf>,
     places: &Places,
+    as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let store = store(places)?;
     let to = Destination {
@@ -112,10 +120,12 @@ fn install(
         tools: &places.data_dir.path.join(TOOLS),
     };
     let manifest = bundle::install(file, &to, |part| warning(&format!("installing {part}")))?;
-    line(&format!(
+    let text = format!(
         "Installed warren {} with {}",
         manifest.version,
         manifest.templates.join(", ")
-    ))?;
+    );
+    let value = json!({ "version": manifest.version, "templates": manifest.templates });
+    print::done(as_json, &value, &text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::CommandFactory;
+use serde_json::json;
 
 use crate::cli::Cli;
-use crate::print::line;
+use crate::print;
 
 /// Prints a script that completes commands and flags.
 pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
@@ -21,12 +22,17 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCod
 }
 
 /// Writes a page for each command.
-pub(crate) fn write(dir: &Path) -> anyhow::Result<ExitCode> {
+pub(crate) fn write(dir: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     clap_mangen::generate_to(Cli::command(), dir)
         .with_context(|| format!("write manual pages to {}", dir.display()))?;
     let count = fs::read_dir(dir)?.count();
-    line(&format!("{count} pages in {}", dir.display()))?;
+    let value = json!({ "dir": dir, "pages": count });
+    print::done(
+        as_json,
+        &value,
+        &format!("{count} pages in {}", dir.display()),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -42,7 +48,7 @@ mod tests {
     #[test]
     fn every_command_has_a_page() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path()).unwrap();
+        write(dir.path(), false).unwrap();
         let page = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert!(page("warren.1").contains("sandbox"));
         assert!(page("warren-sandbox-exec.1").contains("background"));

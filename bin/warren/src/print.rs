@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
 /// Blanks between columns.
@@ -32,6 +33,15 @@ pub(crate) fn warning(text: &str) {
 pub(crate) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?)?;
     Ok(())
+}
+
+/// Prints what was done: the value for programs, or the sentence for people.
+pub(crate) fn done(as_json: bool, value: &Value, sentence: &str) -> anyhow::Result<()> {
+    if as_json {
+        json(value)
+    } else {
+        Ok(line(sentence)?)
+    }
 }
 
 /// Whether an error came of a reader of the output that went away.

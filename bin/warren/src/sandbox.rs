@@ -5,8 +5,8 @@ mod exec;
 mod inspect;
 mod list;
 mod logs;
-
 mod shell;
+mod signals;
 mod snapshot;
 mod terminal;
 
@@ -91,11 +91,7 @@ async fn dispatch(
 
 /// Prints what was done, for programs or for people.
 fn done(as_json: bool, value: &serde_json::Value, text: &str) -> anyhow::Result<ExitCode> {
-    if as_json {
-        print::json(value)?;
-    } else {
-        line(text)?;
-    }
+    print::done(as_json, value, text)?;
     Ok(ExitCode::SUCCESS)
 }
 

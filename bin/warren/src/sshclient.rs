@@ -12,7 +12,7 @@ use warren_client::{Client, SshServer};
 
 use crate::cli::ssh::{Ssh, SshKey, SshKeyCommand};
 use crate::connection::{self, reached};
-use crate::print::{json, line, local, printable, table};
+use crate::print::{done, json, line, local, printable, table};
 
 /// Variable that hands the API key to this program when `ssh` runs it to ask for a password.
 const PASSWORD: &str = "WARREN_SSH_PASSWORD";
@@ -42,14 +42,15 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 }
 
 /// Runs `ssh` with what it needs to know of the server.
-pub(crate) fn ssh(args: &Ssh) -> anyhow::Result<ExitCode> {
+pub(crate) fn ssh(args: &Ssh, as_json: bool) -> anyhow::Result<ExitCode> {
     let config = connection::config(args.connection.clone())?;
     let client = Client::new(config.clone())?;
     let server = block_on(async { client.ssh_server().await.map_err(reached) })?;
     let known = known_hosts(&server)?;
     let words = words(args, &host(&config.api_url)?, &server, &known);
     if args.print {
-        line(&warren_client::join_words(&words))?;
+        let text = warren_client::join_words(&words);
+        done(as_json, &serde_json::json!({ "command": words }), &text)?;
         return Ok(ExitCode::SUCCESS);
     }
     let own = env::current_exe().context("find this program")?;
@@ -128,7 +129,7 @@ pub(crate) fn keys(args: SshKey, as_json: bool) -> anyhow::Result<ExitCode> {
         match args.command {
             SshKeyCommand::Add { file, name } => add(&client, file.as_deref(), name, as_json).await,
             SshKeyCommand::List => list(&client, as_json).await,
-            SshKeyCommand::Remove { keys } => remove(&client, &keys).await,
+            SshKeyCommand::Remove { keys } => remove(&client, &keys, as_json).await,
         }
     })
 }
@@ -206,8 +207,9 @@ async fn list(client: &Client, is_json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn remove(client: &Client, wanted: &[String]) -> anyhow::Result<ExitCode> {
+async fn remove(client: &Client, wanted: &[String], as_json: bool) -> anyhow::Result<ExitCode> {
     let keys = client.ssh_keys().await.map_err(reached)?;
+    let mut removed = Vec::new();
     for text in wanted {
         let mut found = keys
             .iter()
@@ -218,11 +220,17 @@ async fn remove(client: &Client, wanted: &[String]) -> anyhow::Result<ExitCode> 
             (None, _) => bail!("SSH key {text} wasn't found"),
         };
         client.remove_ssh_key(&key.key_id).await.map_err(reached)?;
-        line(&format!(
-            "Removed {} ({})",
-            printable(&key.name),
-            key.fingerprint
-        ))?;
+        removed.push(key);
+        if !as_json {
+            line(&format!(
+                "Removed {} ({})",
+                printable(&key.name),
+                key.fingerprint
+            ))?;
+        }
+    }
+    if as_json {
+        json(&removed)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -25,8 +25,8 @@ use crate::print::{self, line, local, printable, table};
 pub(crate) fn run(args: Template, as_json: bool) -> anyhow::Result<ExitCode> {
     // These two write files and ask no server.
     let command = match args.command {
-        TemplateCommand::Init(args) => return generate::init(args),
-        TemplateCommand::Migrate(args) => return generate::migrate(args),
+        TemplateCommand::Init(args) => return generate::init(args, as_json),
+        TemplateCommand::Migrate(args) => return generate::migrate(args, as_json),
         command => command,
     };
     let group = Group {
@@ -63,8 +63,8 @@ async fn dispatch(group: &Group, command: TemplateCommand) -> anyhow::Result<Exi
         TemplateCommand::Delete(args) => delete(group, &args).await,
         TemplateCommand::Publish(args) => publish(group, &args, true).await,
         TemplateCommand::Unpublish(args) => publish(group, &args, false).await,
-        TemplateCommand::Init(args) => generate::init(args),
-        TemplateCommand::Migrate(args) => generate::migrate(args),
+        TemplateCommand::Init(args) => generate::init(args, as_json),
+        TemplateCommand::Migrate(args) => generate::migrate(args, as_json),
     }
 }
 

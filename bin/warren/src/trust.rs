@@ -1,16 +1,19 @@
 //! `warren trust`: has this machine trust the server's private authority and find names
 //! below its domain, so that `E2B_DOMAIN` alone is enough for clients on it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 use warren_address::Authority;
 
 use crate::address::authorities;
 use crate::cli::address::Trust;
+use crate::print::{self, line};
 
 /// A trust store of the system: where anchors are put, and what takes them up.
 struct Store {
@@ -37,7 +40,7 @@ const STORES: [Store; 2] = [
 const LOOPBACK_NAMES: &[&str] = &["apt-get", "install", "-y", "libnss-myhostname"];
 
 /// Installs or removes the trust.
-pub(crate) fn run(args: &Trust) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Trust, as_json: bool) -> anyhow::Result<ExitCode> {
     let domains = domains(&authorities(&args.data_dir.path))?;
     ensure!(
         !domains.is_empty(),
@@ -51,7 +54,11 @@ pub(crate) fn run(args: &Trust) -> anyhow::Result<ExitCode> {
     let Some(store) = STORES.iter().find(|store| Path::new(store.dir).is_dir()) else {
         bail!("no known trust store on this machine\nhint: install the package ca-certificates");
     };
-    let mut out = io::stdout().lock();
+    let mut out: Box<dyn Write> = if as_json {
+        Box::new(io::sink())
+    } else {
+        Box::new(io::stdout().lock())
+    };
     for (domain, certificate) in &domains {
         let anchor = Path::new(store.dir).join(format!("warren-{domain}.crt"));
         if args.remove {
@@ -73,22 +80,33 @@ pub(crate) fn run(args: &Trust) -> anyhow::Result<ExitCode> {
         }
     }
     act(args, &mut out, store.update)?;
-    if args.remove {
-        return Ok(ExitCode::SUCCESS);
+    if !args.remove {
+        for (domain, _) in &domains {
+            find_names(args, &mut out, domain)?;
+        }
     }
-    for (domain, _) in &domains {
-        find_names(args, &mut out, domain)?;
+    drop(out);
+    if as_json {
+        let domains: BTreeMap<_, _> = domains.iter().cloned().collect();
+        let value = json!({ "domains": domains, "removed": args.remove, "dryRun": args.dry_run });
+        print::json(&value)?;
+    } else if !args.remove {
+        tell_of_lists(&domains, store.bundle)?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what clients need that do not ask the system whom to trust.
+fn tell_of_lists(domains: &[(String, PathBuf)], bundle: &str) -> anyhow::Result<()> {
     let certificates: Vec<_> = domains
         .iter()
         .map(|(_, path)| path.display().to_string())
         .collect();
-    writeln!(
-        out,
-        "\nClients with a list of their own need it named:\n\n  export SSL_CERT_FILE={}\n  export NODE_EXTRA_CA_CERTS={}",
-        store.bundle, certificates[0]
-    )?;
-    Ok(ExitCode::SUCCESS)
+    line(&format!(
+        "\nClients with a list of their own need it named:\n\n  export SSL_CERT_FILE={bundle}\n  export NODE_EXTRA_CA_CERTS={}",
+        certificates[0]
+    ))?;
+    Ok(())
 }
 
 /// The domains that there is an authority for, with its certificate.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 use warren_node::{Node, NodeConfig, StopMode, WarmConfig};
 use warren_runtime::ns::{NsConfig, NsRuntime, Overlay};
 use warren_volume::Volumes;
@@ -13,19 +14,20 @@ use warren_volume::Volumes;
 use crate::cli::bundle::Uninstall;
 use crate::data::DataDir;
 use crate::guest;
-use crate::print::{line, warning};
+use crate::print::{self, warning};
 
 const VOLUME_MIB: u32 = 1024;
 
 /// Runs it.
-pub(crate) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Uninstall, as_json: bool) -> anyhow::Result<ExitCode> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "sandboxes and their data are root's\nhint: run it with sudo"
     );
     let dir = &args.data_dir.path;
     if !dir.exists() {
-        line(&format!("{} is not there", dir.display()))?;
+        let value = json!({ "dataDir": dir, "removed": false });
+        print::done(as_json, &value, &format!("{} is not there", dir.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     // A typing error must not remove somebody else's directory.
@@ -42,12 +44,14 @@ pub(crate) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?
         .block_on(end_all(&data))?;
-    line("Ended all sandboxes and gave back what they held")?;
+    let mut text = "Ended all sandboxes and gave back what they held".to_owned();
     if !args.keep_data {
         drop(data);
         std::fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
-        line(&format!("Removed {}", dir.display()))?;
+        text.push_str(&format!("\nRemoved {}", dir.display()));
     }
+    let value = json!({ "dataDir": dir, "removed": !args.keep_data });
+    print::done(as_json, &value, &text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Agent {
     sandbox_id: String,
     port: u16,
     token: Option<String>,
+    /// Of a sandbox whose ports are not public.
+    traffic_token: Option<String>,
     user: Option<String>,
 }
 
@@ -34,12 +36,14 @@ impl Agent {
         sandbox_id: String,
         port: u16,
         token: Option<String>,
+        traffic_token: Option<String>,
     ) -> Self {
         Self {
             client,
             sandbox_id,
             port,
             token,
+            traffic_token,
             user: None,
         }
     }
@@ -68,6 +72,9 @@ impl Agent {
             .header("e2b-sandbox-port", self.port.to_string());
         if let Some(token) = &self.token {
             request = request.header("x-access-token", token);
+        }
+        if let Some(token) = &self.traffic_token {
+            request = request.header("e2b-traffic-access-token", token);
         }
         request
     }

@@ -18,12 +18,12 @@ use warren_wire::{
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::http::{base_url, body, call, join, json, refusal, send};
+use crate::http::{base_url, body, call, gone, join, json, refusal, send};
 use crate::sandbox::Sandbox;
 
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Writing the memory of a large sandbox takes a while.
-const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
+pub(crate) const PAUSE_TIMEOUT: Duration = Duration::from_secs(600);
 const NEXT_TOKEN: &str = "x-next-token";
 
 /// A client of one server. Clones share connections.
@@ -174,18 +174,8 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn kill(&self, sandbox_id: &str) -> Result<bool, Error> {
-        const OPERATION: &str = "kill a sandbox";
         let request = self.request(Method::DELETE, &["sandboxes", sandbox_id]);
-        let response = send(OPERATION, request).await?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(true);
-        }
-        if status == StatusCode::NOT_FOUND {
-            return Ok(false);
-        }
-        let body = body(OPERATION, response, crate::http::ANSWER_LIMIT).await?;
-        Err(refusal(OPERATION, status, &body))
+        gone("kill a sandbox", request).await
     }
 
     /// Lets a sandbox end `timeout` from now.
@@ -269,7 +259,7 @@ pub(crate) fn next_token(response: &reqwest::Response) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn seconds(timeout: Duration) -> i32 {
+pub(crate) fn seconds(timeout: Duration) -> i32 {
     i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX)
 }
 

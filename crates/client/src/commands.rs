@@ -472,6 +472,22 @@ impl Process {
         self.commands.close_stdin(self.pid).await
     }
 
+    /// As [`Commands::send_terminal`].
+    ///
+    /// # Errors
+    /// As [`Commands::send_terminal`].
+    pub async fn send_terminal(&self, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        self.commands.send_terminal(self.pid, bytes).await
+    }
+
+    /// As [`Commands::resize`].
+    ///
+    /// # Errors
+    /// As [`Commands::resize`].
+    pub async fn resize(&self, size: TerminalSize) -> Result<(), Error> {
+        self.commands.resize(self.pid, size).await
+    }
+
     /// What runs commands in its sandbox, as the user that it was started as.
     #[must_use]
     pub fn commands(&self) -> &Commands {

@@ -1,7 +1,12 @@
 //! Where the server is.
 
-use std::fmt;
 use std::time::Duration;
+use std::{env, fmt};
+
+use crate::error::Error;
+
+/// Where a server on this machine listens unless told otherwise.
+const LOCAL: &str = "http://127.0.0.1:3000";
 
 /// Which server to talk to, and as whom.
 #[derive(Clone)]
@@ -29,6 +34,37 @@ impl Config {
             request_timeout: Duration::from_secs(60),
         }
     }
+
+    /// The server that the environment names, as for the other SDKs: `E2B_API_KEY`, with
+    /// `E2B_API_URL` and `E2B_SANDBOX_URL`, or `E2B_DOMAIN` instead of both. Without any of
+    /// these it is one on this machine.
+    ///
+    /// # Errors
+    /// [`Error::NoKey`] without an API key.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::from_variables(|name| env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let given = |name| variable(name).filter(|value| !value.trim().is_empty());
+        let api_key = given("E2B_API_KEY").ok_or(Error::NoKey)?;
+        let (api, sandbox) = (given("E2B_API_URL"), given("E2B_SANDBOX_URL"));
+        // A URL of the API is whole: the domain then says nothing of sandboxes either.
+        let domain = given("E2B_DOMAIN").filter(|_| api.is_none());
+        let under = |name: &str| {
+            domain
+                .as_ref()
+                .map(|domain| format!("https://{name}.{domain}"))
+        };
+        let api_url = api
+            .or_else(|| under("api"))
+            .unwrap_or_else(|| LOCAL.to_owned());
+        let mut config = Self::new(api_url, api_key.trim());
+        if let Some(url) = sandbox.or_else(|| under("sandbox")) {
+            config.sandbox_url = url;
+        }
+        Ok(config)
+    }
 }
 
 impl fmt::Debug for Config {
@@ -45,6 +81,32 @@ impl fmt::Debug for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_names_the_server() {
+        let of = |pairs: &[(&str, &str)]| {
+            let config = Config::from_variables(|name| {
+                let found = pairs.iter().find(|(key, _)| *key == name)?;
+                Some(found.1.to_owned())
+            })?;
+            Ok::<_, Error>(format!(
+                "{} {} {}",
+                config.api_url, config.sandbox_url, config.api_key
+            ))
+        };
+        assert!(matches!(of(&[("E2B_API_KEY", "  ")]), Err(Error::NoKey)));
+        let key = ("E2B_API_KEY", "k\n");
+        assert_eq!(of(&[key]).unwrap(), format!("{LOCAL} {LOCAL} k"));
+        let domain = ("E2B_DOMAIN", "d.example");
+        assert_eq!(
+            of(&[key, domain]).unwrap(),
+            "https://api.d.example https://sandbox.d.example k"
+        );
+        let api = ("E2B_API_URL", "http://a");
+        assert_eq!(of(&[key, domain, api]).unwrap(), "http://a http://a k");
+        let sandbox = ("E2B_SANDBOX_URL", "http://s");
+        assert_eq!(of(&[key, api, sandbox]).unwrap(), "http://a http://s k");
+    }
 
     #[test]
     fn the_key_is_not_shown() {

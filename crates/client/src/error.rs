@@ -15,6 +15,9 @@ pub enum Error {
         /// The text.
         url: String,
     },
+    /// The environment holds no API key.
+    #[error("E2B_API_KEY is not set")]
+    NoKey,
     /// The HTTP client could not be made.
     #[error("set up connections")]
     Setup(#[source] reqwest::Error),

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::Method;
 use reqwest::{RequestBuilder, Response};
+use tokio::io::AsyncRead;
+use tokio_util::io::ReaderStream;
 use warren_connect::filesystem::{
     EntryInfo, ListDirRequest, ListDirResponse, MakeDirRequest, MakeDirResponse, MoveRequest,
     MoveResponse, RemoveRequest, RemoveResponse, StatRequest, StatResponse,
@@ -15,6 +17,7 @@ use crate::http::{body, call};
 
 pub(crate) const SERVICE: &str = "filesystem.Filesystem";
 const READ: &str = "read a file";
+const WRITE: &str = "write a file";
 /// Largest file that [`Files::read`] takes.
 const READ_LIMIT: usize = 256 << 20;
 
@@ -77,7 +80,26 @@ impl Files {
             .content(Method::POST, path)
             .header(http::header::CONTENT_TYPE, "application/octet-stream")
             .body(content.into());
-        call("write a file", request).await?;
+        call(WRITE, request).await?;
+        Ok(())
+    }
+
+    /// Writes a file of any size from what a reader gives, as it comes, replacing what was
+    /// there and making the directories above it.
+    ///
+    /// # Errors
+    /// [`Error`]; status 507 if the sandbox's disk is full, [`Error::Transport`] also when the
+    /// reader fails.
+    pub async fn upload(
+        &self,
+        path: &str,
+        content: impl AsyncRead + Send + 'static,
+    ) -> Result<(), Error> {
+        let request = self
+            .content(Method::POST, path)
+            .header(http::header::CONTENT_TYPE, "application/octet-stream")
+            .body(reqwest::Body::wrap_stream(ReaderStream::new(content)));
+        call(WRITE, request).await?;
         Ok(())
     }
 

@@ -57,6 +57,15 @@ pub(crate) async fn call(
     Err(refusal(operation, status, &body))
 }
 
+/// Sends a deletion; `false` if there was nothing to delete.
+pub(crate) async fn gone(operation: &'static str, request: RequestBuilder) -> Result<bool, Error> {
+    match call(operation, request).await {
+        Ok(_) => Ok(true),
+        Err(Error::Refused { status, .. }) if status == StatusCode::NOT_FOUND => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 pub(crate) fn refusal(operation: &'static str, status: StatusCode, body: &[u8]) -> Error {
     let message = match serde_json::from_slice::<ErrorBody>(body) {
         Ok(body) => body.message,

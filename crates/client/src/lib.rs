@@ -31,9 +31,12 @@ mod events;
 mod files;
 mod http;
 mod interpreter;
+mod lifecycle;
 mod limits;
+mod links;
 mod login;
 mod sandbox;
+mod secrets;
 mod shell;
 mod snapshots;
 mod ssh;
@@ -41,6 +44,7 @@ mod templates;
 mod terminal;
 mod volumes;
 mod watch;
+mod webhooks;
 
 pub use client::{Client, ListQuery, LogQuery, Page};
 pub use commands::{Command, Commands, Event, Exit, Output, Process};
@@ -48,12 +52,14 @@ pub use config::Config;
 pub use error::Error;
 pub use events::EventQuery;
 pub use files::{Download, Files};
-pub use interpreter::{Execution, ExecutionError, Interpreter};
+pub use interpreter::{
+    Cell, CellEvent, CellResult, CodeContext, Execution, ExecutionError, Interpreter, RunningCell,
+};
 pub use login::{Login, OAuth, Tokens};
 pub use sandbox::Sandbox;
 pub use shell::{join_words, quote};
 pub use snapshots::{Snapshot, SnapshotQuery};
-pub use templates::{BuildOptions, CopyOptions, SourceLanguage, Template};
+pub use templates::{BuildOptions, CloneOptions, CopyOptions, Ready, SourceLanguage, Template};
 pub use terminal::{Terminal, TerminalSize};
 pub use volumes::Volume;
 pub use warren_connect::Code;
@@ -61,9 +67,11 @@ pub use warren_connect::filesystem::{EntryInfo, FileType};
 pub use warren_connect::process::ProcessInfo;
 pub use warren_types::LogLevel;
 pub use warren_wire::{
-    AutoResume, Budget, BuildLogEntry, CallerLimits, ImageRegistry, Limits, ListedSandbox,
-    LogRecord, NewSandbox, SandboxDetail, SandboxEvent, SandboxMetric, SshKey, SshServer, State,
-    Team, Template as TemplateInfo, TemplateBuildRequested, Usage, Volume as VolumeInfo,
-    VolumeEntryStat, VolumeEntryType, VolumeMount,
+    AssignedTags, AutoResume, Budget, BuildLogEntry, CallerLimits, EgressProxy, ImageRegistry,
+    Limits, ListedSandbox, LogRecord, NetworkRule, NetworkSettings, NetworkTransform,
+    NetworkUpdate, NewSandbox, NewWebhook, SandboxDetail, SandboxEvent, SandboxMetric, SecretInfo,
+    SshKey, SshServer, State, Team, Template as TemplateInfo, TemplateBuildInfo,
+    TemplateBuildRequested, Usage, Volume as VolumeInfo, VolumeEntryChange, VolumeEntryStat,
+    VolumeEntryType, VolumeMount, Webhook, WebhookDelivery,
 };
 pub use watch::{Change, FileEvent, Watch};

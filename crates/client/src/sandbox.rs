@@ -98,11 +98,9 @@ impl Sandbox {
     ///
     /// ```no_run
     /// # async fn example(sandbox: warren_client::Sandbox) -> Result<(), warren_client::Error> {
-    /// use std::time::Duration;
-    ///
-    /// let limit = Duration::from_secs(30);
-    /// sandbox.interpreter().run("x = 20", None, limit).await?;
-    /// let execution = sandbox.interpreter().run("x + 1", None, limit).await?;
+    /// let interpreter = sandbox.interpreter();
+    /// interpreter.run("x = 20").await?;
+    /// let execution = interpreter.run("x + 1").await?;
     /// assert_eq!(execution.text(), Some("21"));
     /// # Ok(())
     /// # }
@@ -112,7 +110,11 @@ impl Sandbox {
         Interpreter::new(self.agent_at(INTERPRETER_PORT))
     }
 
-    fn agent(&self) -> Agent {
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn agent(&self) -> Agent {
         self.agent_at(ENVD_PORT)
     }
 
@@ -122,6 +124,7 @@ impl Sandbox {
             self.wire.sandbox_id.clone(),
             port,
             self.wire.envd_access_token.clone(),
+            self.wire.traffic_access_token.clone(),
         )
     }
 

@@ -1,11 +1,11 @@
 //! Snapshots: templates made from a sandbox as it is.
 
-use http::{Method, StatusCode};
+use http::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, next_token};
 use crate::error::Error;
-use crate::http::{ANSWER_LIMIT, body, call, json, refusal, send};
+use crate::http::{call, gone, json};
 
 /// A snapshot. Its id serves as the template of new sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,19 +80,7 @@ impl Client {
     /// # Errors
     /// [`Error`]; status 400 while sandboxes use it.
     pub async fn delete_template(&self, reference: &str) -> Result<bool, Error> {
-        const OPERATION: &str = "delete a template";
-        let response = send(
-            OPERATION,
-            self.request(Method::DELETE, &["templates", reference]),
-        )
-        .await?;
-        match response.status() {
-            status if status.is_success() => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            status => {
-                let body = body(OPERATION, response, ANSWER_LIMIT).await?;
-                Err(refusal(OPERATION, status, &body))
-            }
-        }
+        let request = self.request(Method::DELETE, &["templates", reference]);
+        gone("delete a template", request).await
     }
 }

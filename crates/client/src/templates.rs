@@ -1,18 +1,25 @@
 //! Templates: described here, built by the server.
 
 mod build;
+mod commands;
 mod dockerfile;
 mod image;
 mod pack;
+mod ready;
 mod recipe;
 mod source;
 
 pub use build::BuildOptions;
+pub use commands::CloneOptions;
+pub use ready::Ready;
 pub use recipe::{CopyOptions, Template};
 pub use source::SourceLanguage;
 
-use http::Method;
-use warren_wire::{Template as TemplateInfo, TemplateTag, TemplateUpdate, TemplateUpdated};
+use http::{Method, StatusCode};
+use warren_wire::{
+    AssignTags, AssignedTags, DeleteTags, Template as TemplateInfo, TemplateTag, TemplateUpdate,
+    TemplateUpdated,
+};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -82,5 +89,48 @@ impl Client {
                 Ok(Some(tags.into_iter().map(|tag| tag.tag).collect()))
             }
         }
+    }
+
+    /// Whether sandboxes could be made of a template of this name, with optional tag; it may
+    /// be another team's.
+    ///
+    /// # Errors
+    /// [`Error`]; status 400 for a malformed name.
+    pub async fn template_exists(&self, name: &str) -> Result<bool, Error> {
+        let request = self.request(Method::GET, &["templates", "aliases", name]);
+        match call("look for a template", request).await {
+            Ok(_) => Ok(true),
+            Err(Error::Refused { status, .. }) if status == StatusCode::FORBIDDEN => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives tags to the build that a name, with optional tag, means.
+    ///
+    /// # Errors
+    /// [`Error`]; status 404 if there is no such template or tag.
+    pub async fn assign_tags(&self, target: &str, tags: &[&str]) -> Result<AssignedTags, Error> {
+        const OPERATION: &str = "assign tags";
+        let body = AssignTags {
+            target: target.to_owned(),
+            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        };
+        let request = self.post(&["templates", "tags"], &body);
+        json(OPERATION, call(OPERATION, request).await?).await
+    }
+
+    /// Takes tags off a template.
+    ///
+    /// # Errors
+    /// [`Error`]; status 404 if there is no such template or tag.
+    pub async fn remove_tags(&self, name: &str, tags: &[&str]) -> Result<(), Error> {
+        let body = DeleteTags {
+            name: name.to_owned(),
+            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        };
+        let request = self.request(Method::DELETE, &["templates", "tags"]);
+        call("remove tags", request.json(&body)).await?;
+        Ok(())
     }
 }

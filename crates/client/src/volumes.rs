@@ -3,14 +3,14 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::Method;
 use reqwest::RequestBuilder;
-use warren_wire::{NewVolume, VolumeAndToken, VolumeEntryStat};
+use warren_wire::{NewVolume, VolumeAndToken, VolumeEntryChange, VolumeEntryStat};
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::files::Download;
-use crate::http::{ANSWER_LIMIT, body, call, join, json, refusal, send};
+use crate::http::{body, call, gone, join, json};
 
 const READ: &str = "read a file of a volume";
 /// Largest file that [`Volume::read`] takes.
@@ -81,19 +81,6 @@ impl Client {
         const OPERATION: &str = "delete a volume";
         let request = self.request(Method::DELETE, &["volumes", id]);
         gone(OPERATION, request).await
-    }
-}
-
-/// Sends a deletion; `false` if there was nothing.
-async fn gone(operation: &'static str, request: RequestBuilder) -> Result<bool, Error> {
-    let response = send(operation, request).await?;
-    match response.status() {
-        status if status.is_success() => Ok(true),
-        StatusCode::NOT_FOUND => Ok(false),
-        status => {
-            let body = body(operation, response, ANSWER_LIMIT).await?;
-            Err(refusal(operation, status, &body))
-        }
     }
 }
 
@@ -189,6 +176,20 @@ impl Volume {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes owner, group or permissions of an entry; what is unset stays.
+    ///
+    /// # Errors
+    /// [`Error`]; status 404 if there is none.
+    pub async fn set_attributes(
+        &self,
+        path: &str,
+        to: &VolumeEntryChange,
+    ) -> Result<VolumeEntryStat, Error> {
+        const OPERATION: &str = "change an entry of a volume";
+        let request = self.request(Method::PATCH, "path", path).json(to);
+        json(OPERATION, call(OPERATION, request).await?).await
     }
 
     /// Lists a directory to a depth, 1 for its own entries.

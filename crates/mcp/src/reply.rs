@@ -69,15 +69,20 @@ pub(crate) fn execution(execution: &Execution) -> CallToolResult {
         }
     }
     for result in &execution.results {
-        let field = |name: &str| result.get(name).and_then(|value| value.as_str());
-        for (format, mime) in [("png", "image/png"), ("jpeg", "image/jpeg")] {
-            if let Some(data) = field(format) {
-                parts.push(ContentBlock::image(data, mime));
+        for (picture, mime) in [(&result.png, "image/png"), (&result.jpeg, "image/jpeg")] {
+            if let Some(data) = picture {
+                parts.push(ContentBlock::image(data.clone(), mime));
             }
         }
-        let shown = ["text", "markdown", "latex", "svg", "html"]
-            .into_iter()
-            .find_map(field);
+        let shown = [
+            &result.text,
+            &result.markdown,
+            &result.latex,
+            &result.svg,
+            &result.html,
+        ]
+        .into_iter()
+        .find_map(Option::as_deref);
         if let Some(shown) = shown {
             parts.push(ContentBlock::text(shorten(shown)));
         }

@@ -12,7 +12,7 @@ use rmcp::model::{CallToolResult, Implementation, ServerCapabilities, ServerConf
 use rmcp::{ServerHandler, schemars, tool, tool_handler, tool_router};
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use warren_client::{Client, Command, Error, FileType, ListQuery, NewSandbox, Sandbox};
+use warren_client::{Cell, Client, Command, Error, FileType, ListQuery, NewSandbox, Sandbox};
 
 use crate::reply;
 
@@ -229,10 +229,11 @@ impl Tools {
         let limit = Duration::from_secs(ask.timeout_seconds.unwrap_or(RUN_SECS));
         let run = async {
             let sandbox = self.sandbox(ask.sandbox_id.as_deref()).await?;
-            sandbox
-                .interpreter()
-                .run(&ask.code, ask.language.as_deref(), limit)
-                .await
+            let mut cell = Cell::new(&ask.code).timeout(Some(limit));
+            if let Some(language) = &ask.language {
+                cell = cell.language(language);
+            }
+            sandbox.interpreter().run(cell).await
         };
         answer(run.await.map(|execution| reply::execution(&execution)))
     }

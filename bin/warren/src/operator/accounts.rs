@@ -14,10 +14,10 @@ use super::run;
 use crate::cli::operator::{
     Key, KeyCommand, NewKey, Team, TeamCommand, TokenCommand, User, UserCommand,
 };
-use crate::print::{self, line, local, printable, table};
+use crate::print::{self, done, line, local, printable, table};
 
 /// Runs `warren team`.
-pub(crate) fn team(args: Team, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn team(args: Team, as_json: bool) -> anyhow::Result<ExitCode> {
     let command = args.command;
     run(args.operator, |link| async move {
         match command {
@@ -31,15 +31,15 @@ pub(crate) fn team(args: Team, json: bool) -> anyhow::Result<ExitCode> {
                     slug,
                     max_sandboxes,
                 };
-                team_create(&link, json, &new).await
+                team_create(&link, as_json, &new).await
             }
-            TeamCommand::List => teams(&link, json).await,
+            TeamCommand::List => teams(&link, as_json).await,
             TeamCommand::Rename { team, name } => {
                 let change = wire::AdminTeamChange {
                     name: Some(name),
                     ..wire::AdminTeamChange::default()
                 };
-                team_change(&link, json, &team, &change).await
+                team_change(&link, as_json, &team, &change).await
             }
             TeamCommand::Set {
                 team,
@@ -51,9 +51,9 @@ pub(crate) fn team(args: Team, json: bool) -> anyhow::Result<ExitCode> {
                     max_sandboxes,
                     state,
                 };
-                team_change(&link, json, &team, &change).await
+                team_change(&link, as_json, &team, &change).await
             }
-            TeamCommand::Members { team } => members(&link, json, &team).await,
+            TeamCommand::Members { team } => members(&link, as_json, &team).await,
             TeamCommand::Delete { team, force } => {
                 let mut path = path(&["admin", "teams", &team]);
                 if force {
@@ -66,20 +66,14 @@ pub(crate) fn team(args: Team, json: bool) -> anyhow::Result<ExitCode> {
                 };
                 let deleted = link.delete(&path).await;
                 deleted.with_context(|| format!("delete team {team}{hint}"))?;
-                done(json, &format!("Team {team} has been deleted"))
+                let value = json!({ "team": team, "deleted": true });
+                done(as_json, &value, &format!("Team {team} has been deleted"))
             }
         }
     })
 }
 
-fn done(json: bool, text: &str) -> anyhow::Result<()> {
-    if !json {
-        line(text)?;
-    }
-    Ok(())
-}
-
-async fn team_create(link: &Link, json: bool, new: &wire::NewTeam) -> anyhow::Result<()> {
+async fn team_create(link: &Link, as_json: bool, new: &wire::NewTeam) -> anyhow::Result<()> {
     let all = path(&["admin", "teams"]);
     let team: wire::AdminTeam = link.send(Method::POST, &all, new).await?;
     let first = wire::NewApiKey {
@@ -89,7 +83,7 @@ async fn team_create(link: &Link, json: bool, new: &wire::NewTeam) -> anyhow::Re
     };
     let keys = path(&["admin", "teams", &team.team_id, "api-keys"]);
     let key: wire::CreatedTeamApiKey = link.send(Method::POST, &keys, &first).await?;
-    if json {
+    if as_json {
         return print::json(&json!({ "team": team, "key": key }));
     }
     line(&format!(
@@ -101,9 +95,9 @@ async fn team_create(link: &Link, json: bool, new: &wire::NewTeam) -> anyhow::Re
     Ok(())
 }
 
-async fn teams(link: &Link, json: bool) -> anyhow::Result<()> {
+async fn teams(link: &Link, as_json: bool) -> anyhow::Result<()> {
     let teams: Vec<wire::AdminTeam> = link.get(&path(&["admin", "teams"])).await?;
-    if json {
+    if as_json {
         return print::json(&teams);
     }
     let header = [
@@ -139,22 +133,24 @@ async fn teams(link: &Link, json: bool) -> anyhow::Result<()> {
 
 async fn team_change(
     link: &Link,
-    json: bool,
+    as_json: bool,
     team: &str,
     change: &wire::AdminTeamChange,
 ) -> anyhow::Result<()> {
     let path = path(&["admin", "teams", team]);
     let team: wire::AdminTeam = link.send(Method::PATCH, &path, change).await?;
-    if json {
-        return print::json(&team);
-    }
-    done(json, &format!("Team {} has been changed", team.slug))
+    let value = serde_json::to_value(&team)?;
+    done(
+        as_json,
+        &value,
+        &format!("Team {} has been changed", team.slug),
+    )
 }
 
-async fn members(link: &Link, json: bool, team: &str) -> anyhow::Result<()> {
+async fn members(link: &Link, as_json: bool, team: &str) -> anyhow::Result<()> {
     let path = path(&["admin", "teams", team, "members"]);
     let members: Vec<wire::TeamMember> = link.get(&path).await?;
-    if json {
+    if as_json {
         return print::json(&members);
     }
     let rows: Vec<Vec<String>> = members
@@ -165,14 +161,14 @@ async fn members(link: &Link, json: bool, team: &str) -> anyhow::Result<()> {
 }
 
 /// Runs `warren user`.
-pub(crate) fn user(args: User, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn user(args: User, as_json: bool) -> anyhow::Result<ExitCode> {
     let command = args.command;
     run(args.operator, |link| async move {
         match command {
             UserCommand::Create { email, team, role } => {
-                user_create(&link, json, email, &team, role).await
+                user_create(&link, as_json, email, &team, role).await
             }
-            UserCommand::List => users(&link, json).await,
+            UserCommand::List => users(&link, as_json).await,
             UserCommand::Join {
                 user,
                 team,
@@ -182,25 +178,28 @@ pub(crate) fn user(args: User, json: bool) -> anyhow::Result<ExitCode> {
                 let member = wire::NewMember { role, make_default };
                 let path = path(&["admin", "teams", &team, "members", &user]);
                 link.put(&path, &member).await?;
-                done(json, &format!("{user} is {role} of team {team}"))
+                let value = json!({ "user": user, "team": team, "role": role });
+                done(as_json, &value, &format!("{user} is {role} of team {team}"))
             }
             UserCommand::Leave { user, team } => {
                 let path = path(&["admin", "teams", &team, "members", &user]);
                 link.delete(&path).await?;
-                done(json, &format!("{user} has left team {team}"))
+                let value = json!({ "user": user, "team": team, "left": true });
+                done(as_json, &value, &format!("{user} has left team {team}"))
             }
             UserCommand::Delete { user } => {
                 link.delete(&path(&["admin", "users", &user])).await?;
-                done(json, &format!("User {user} has been deleted"))
+                let value = json!({ "user": user, "deleted": true });
+                done(as_json, &value, &format!("User {user} has been deleted"))
             }
-            UserCommand::Token(command) => token(&link, json, command).await,
+            UserCommand::Token(command) => token(&link, as_json, command).await,
         }
     })
 }
 
 async fn user_create(
     link: &Link,
-    json: bool,
+    as_json: bool,
     email: String,
     team: &str,
     role: warren_types::Role,
@@ -223,7 +222,7 @@ async fn user_create(
     };
     let tokens = path(&["admin", "users", &user.id, "access-tokens"]);
     let made: wire::CreatedAccessToken = link.send(Method::POST, &tokens, &first).await?;
-    if json {
+    if as_json {
         return print::json(&json!({ "user": user, "accessToken": made }));
     }
     line(&format!(
@@ -235,9 +234,9 @@ async fn user_create(
     Ok(())
 }
 
-async fn users(link: &Link, json: bool) -> anyhow::Result<()> {
+async fn users(link: &Link, as_json: bool) -> anyhow::Result<()> {
     let users: Vec<wire::AdminUser> = link.get(&path(&["admin", "users"])).await?;
-    if json {
+    if as_json {
         return print::json(&users);
     }
     let rows: Vec<Vec<String>> = users
@@ -287,13 +286,13 @@ const KEY_HEADER: [&str; 7] = [
     "EXPIRES AT",
 ];
 
-async fn token(link: &Link, json: bool, command: TokenCommand) -> anyhow::Result<()> {
+async fn token(link: &Link, as_json: bool, command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Create { user, new } => {
             let path = path(&["admin", "users", &user, "access-tokens"]);
             let made: wire::CreatedAccessToken =
                 link.send(Method::POST, &path, &new_key(new)).await?;
-            if json {
+            if as_json {
                 return print::json(&made);
             }
             // The clear token: it is shown this once.
@@ -302,7 +301,7 @@ async fn token(link: &Link, json: bool, command: TokenCommand) -> anyhow::Result
         TokenCommand::List { user } => {
             let path = path(&["admin", "users", &user, "access-tokens"]);
             let tokens: Vec<wire::AccessToken> = link.get(&path).await?;
-            if json {
+            if as_json {
                 return print::json(&tokens);
             }
             let rows: Vec<Vec<String>> = tokens
@@ -324,15 +323,20 @@ async fn token(link: &Link, json: bool, command: TokenCommand) -> anyhow::Result
         TokenCommand::Delete { user, token } => {
             let path = path(&["admin", "users", &user, "access-tokens", &token]);
             link.delete(&path).await?;
-            done(json, &format!("Access token {token} has been deleted"))
+            let value = json!({ "accessToken": token, "deleted": true });
+            done(
+                as_json,
+                &value,
+                &format!("Access token {token} has been deleted"),
+            )
         }
     }
 }
 
 /// Runs `warren key`.
-pub(crate) fn key(args: Key, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn key(args: Key, as_json: bool) -> anyhow::Result<ExitCode> {
     if let KeyCommand::ShowFirst = args.command {
-        show_first(&args.operator.data_dir, json)?;
+        show_first(&args.operator.data_dir, as_json)?;
         return Ok(ExitCode::SUCCESS);
     }
     let command = args.command;
@@ -342,39 +346,36 @@ pub(crate) fn key(args: Key, json: bool) -> anyhow::Result<ExitCode> {
                 let path = path(&["admin", "teams", &team, "api-keys"]);
                 let made: wire::CreatedTeamApiKey =
                     link.send(Method::POST, &path, &new_key(new)).await?;
-                if json {
+                if as_json {
                     return print::json(&made);
                 }
                 // The clear key: it is shown this once.
                 Ok(line(&made.key)?)
             }
-            KeyCommand::List { team } => keys(&link, json, &team).await,
+            KeyCommand::List { team } => keys(&link, as_json, &team).await,
             KeyCommand::Rename { key, name, team } => {
                 let path = path(&["admin", "teams", &team, "api-keys", &key]);
                 let rename = wire::Rename { name };
                 let key: wire::TeamApiKey = link.send(Method::PATCH, &path, &rename).await?;
-                if json {
-                    return print::json(&key);
-                }
-                done(
-                    json,
-                    &format!("Key {} is called {}", key.id, printable(&key.name)),
-                )
+                let value = serde_json::to_value(&key)?;
+                let name = printable(&key.name);
+                done(as_json, &value, &format!("Key {} is called {name}", key.id))
             }
             KeyCommand::Revoke { key, team } => {
                 link.delete(&path(&["admin", "teams", &team, "api-keys", &key]))
                     .await?;
-                done(json, &format!("Key {key} has been revoked"))
+                let value = json!({ "key": key, "revoked": true });
+                done(as_json, &value, &format!("Key {key} has been revoked"))
             }
             KeyCommand::ShowFirst => Ok(()),
         }
     })
 }
 
-async fn keys(link: &Link, json: bool, team: &str) -> anyhow::Result<()> {
+async fn keys(link: &Link, as_json: bool, team: &str) -> anyhow::Result<()> {
     let path = path(&["admin", "teams", team, "api-keys"]);
     let keys: Vec<wire::TeamApiKey> = link.get(&path).await?;
-    if json {
+    if as_json {
         return print::json(&keys);
     }
     let rows: Vec<Vec<String>> = keys
@@ -395,7 +396,7 @@ async fn keys(link: &Link, json: bool, team: &str) -> anyhow::Result<()> {
 }
 
 /// The key that the server wrote down at its first start.
-fn show_first(data_dir: &Path, json: bool) -> anyhow::Result<()> {
+fn show_first(data_dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let path = data_dir.join("api-key");
     let key = std::fs::read_to_string(&path).with_context(|| {
         format!(
@@ -403,7 +404,7 @@ fn show_first(data_dir: &Path, json: bool) -> anyhow::Result<()> {
             path.display()
         )
     })?;
-    if json {
+    if as_json {
         return print::json(&json!({ "key": key.trim() }));
     }
     Ok(line(key.trim())?)

@@ -16,7 +16,7 @@ use warren_store::Store;
 use super::socket;
 use crate::cli::operator::{Backup, Restore};
 use crate::data::DataDir;
-use crate::print::{line, warning};
+use crate::print::{self, warning};
 
 /// Names the form of a backup; a change that older programs can't read raises it.
 const FORMAT: u32 = 1;
@@ -48,7 +48,7 @@ struct Manifest {
 }
 
 /// Runs `warren backup`.
-pub(crate) fn backup(args: &Backup) -> anyhow::Result<ExitCode> {
+pub(crate) fn backup(args: &Backup, as_json: bool) -> anyhow::Result<ExitCode> {
     let data = args.places.data_dir.path.canonicalize().with_context(|| {
         format!(
             "open {}\nhint: name the server's directory with --data-dir",
@@ -79,11 +79,9 @@ pub(crate) fn backup(args: &Backup) -> anyhow::Result<ExitCode> {
         remove(&draft)?;
     }
     made?;
-    line(&format!(
-        "Backed up {} to {}",
-        data.display(),
-        args.to.display()
-    ))?;
+    let text = format!("Backed up {} to {}", data.display(), args.to.display());
+    let value = serde_json::json!({ "dataDir": data, "to": args.to });
+    print::done(as_json, &value, &text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -303,7 +301,7 @@ fn sync(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Runs `warren restore`.
-pub(crate) fn restore(args: &Restore) -> anyhow::Result<ExitCode> {
+pub(crate) fn restore(args: &Restore, as_json: bool) -> anyhow::Result<ExitCode> {
     // Locked until all is in place, so that no server starts on the half of it.
     let data = DataDir::open(&args.data_dir)?;
     let others = fs::read_dir(data.path())?.filter_map(Result::ok);
@@ -338,11 +336,13 @@ pub(crate) fn restore(args: &Restore) -> anyhow::Result<ExitCode> {
         anyhow::Ok(lost?)
     })?;
     sync(data.path())?;
-    line(&format!(
+    let text = format!(
         "Restored the backup of {} to {}",
         manifest.made_at,
         data.path().display()
-    ))?;
+    );
+    let value = serde_json::json!({ "dataDir": data.path(), "madeAt": manifest.made_at });
+    print::done(as_json, &value, &text)?;
     if lost > 0 {
         warning(&format!(
             "{lost} snapshots of sandboxes are not part of backups and can't be used"

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use anyhow::bail;
 use rustix::fs::FileType;
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use warren_client::{
     Client, Command, Commands, Error, Event, Exit, Process, Sandbox, Terminal, join_words,
 };
 
+use super::signals::Signals;
 use super::{LIFE, found, shell, terminal};
 use crate::cli::sandbox::Exec;
 use crate::print::{self, raw, warning};
@@ -174,40 +174,6 @@ fn exit_code(exit: &Exit) -> ExitCode {
             warning(&format!("the command ended: {how}"));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// The signals that ask this program to end.
-struct Signals {
-    all: Vec<Signal>,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let kinds = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-            SignalKind::quit(),
-        ];
-        let all = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
-        Ok(Self { all })
-    }
-
-    /// Waits for one of them.
-    async fn any(&mut self) {
-        std::future::poll_fn(|context| {
-            let came = self
-                .all
-                .iter_mut()
-                .any(|signal| signal.poll_recv(context).is_ready());
-            if came {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        })
-        .await;
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use warren_client::{Commands, Error, Event, Exit, Process, Sandbox, Terminal};
 
+use super::signals::Signals;
 use super::terminal::{self, RawMode};
 use crate::cli::sandbox::ShellOptions;
 use crate::print::{raw, warning};
@@ -16,6 +17,8 @@ use crate::print::{raw, warning};
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(5);
+/// Time that ending the shell may take.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Keys of one message.
 const KEYS: usize = 16 << 10;
 /// Exit code of a shell whose last command was interrupted.
@@ -56,9 +59,12 @@ pub(super) async fn open(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Joins this terminal and that of a process until the process ends.
+/// Joins this terminal and that of a process until the process ends. Asked to end itself, it
+/// ends the process, as a terminal that is closed does.
 pub(super) async fn drive(mut process: Process) -> anyhow::Result<Exit> {
     let (commands, pid) = (process.commands().clone(), process.pid());
+    // Heard from before raw mode, which must not outlive this program.
+    let mut signals = Signals::listen()?;
     let raw_mode = RawMode::enter().context("switch the terminal to raw mode")?;
     let input = std::pin::pin!(type_keys(&commands, pid));
     let sizes = std::pin::pin!(follow_size(&commands, pid));
@@ -71,6 +77,12 @@ pub(super) async fn drive(mut process: Process) -> anyhow::Result<Exit> {
                 Ok(None) => break Err(anyhow::anyhow!("the terminal was closed")),
                 Err(error) => break Err(error.into()),
             },
+            () = signals.any() => {
+                drop(raw_mode);
+                // Nobody waits for a server that does not answer.
+                tokio::time::timeout(FAREWELL, process.kill()).await.ok();
+                bail!("ended by a signal");
+            }
             // What is typed once the process has gone has nowhere to go; its exit follows.
             _ = async { input.as_mut().expect("polled only while there").await }, if input.is_some() => {
                 input = None;
@@ -99,13 +111,15 @@ async fn type_keys(commands: &Commands, pid: u32) -> anyhow::Result<()> {
     }
 }
 
-/// Tells each new size of the terminal.
+/// Tells each new size of the terminal, first that which it has got meanwhile.
 async fn follow_size(commands: &Commands, pid: u32) -> anyhow::Result<()> {
     let mut changes = signal(SignalKind::window_change())?;
-    while changes.recv().await.is_some() {
+    loop {
         commands.resize(pid, terminal::size()).await?;
+        if changes.recv().await.is_none() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Keeps the sandbox alive for as long as this runs. Returns when it is gone.

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use warren_client::{SourceLanguage, Template};
 
 use super::build::{dockerfile, template_name};
 use super::project::{self, Project};
 use crate::ask;
 use crate::cli::template::{Init, Language, Limits, Migrate};
-use crate::print::{line, warning};
+use crate::print::{self, line, warning};
 
 const DEFAULT_NAME: &str = "my-template";
 const DOCKERFILE: &str = "e2b.Dockerfile";
@@ -59,6 +60,10 @@ struct NewFile {
     text: String,
 }
 
+fn paths(files: &[NewFile]) -> Vec<&Path> {
+    files.iter().map(|file| file.path.as_path()).collect()
+}
+
 /// Makes files, or none if one of them is there already.
 fn create(files: &[NewFile]) -> anyhow::Result<()> {
     if let Some(taken) = files.iter().find(|file| file.path.exists()) {
@@ -75,7 +80,7 @@ fn create(files: &[NewFile]) -> anyhow::Result<()> {
 }
 
 /// `warren template init`.
-pub(super) fn init(args: Init) -> anyhow::Result<ExitCode> {
+pub(super) fn init(args: Init, as_json: bool) -> anyhow::Result<ExitCode> {
     if args.dockerfile {
         let path = args.path.join(DOCKERFILE);
         let text = "FROM e2bdev/base\n\nRUN echo 'Hello from the template'\n".to_owned();
@@ -83,7 +88,8 @@ pub(super) fn init(args: Init) -> anyhow::Result<ExitCode> {
             path: path.clone(),
             text,
         }])?;
-        line(&format!("Created {}", path.display()))?;
+        let value = json!({ "created": [path] });
+        print::done(as_json, &value, &format!("Created {}", path.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let name = match args.name.or(args.positional) {
@@ -101,6 +107,11 @@ pub(super) fn init(args: Init) -> anyhow::Result<ExitCode> {
         text: scripts::readme(&name, language),
     });
     create(&files)?;
+    let scripts = scripts::add(&args.path, &dir, &name, language)?;
+    if as_json {
+        print::json(&json!({ "name": name, "created": paths(&files), "scripts": scripts }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     line(&format!(
         "Created the template {name} in {}, in {}:",
         dir.display(),
@@ -109,7 +120,6 @@ pub(super) fn init(args: Init) -> anyhow::Result<ExitCode> {
     for file in &files {
         line(&format!("  {}", file.path.display()))?;
     }
-    let scripts = scripts::add(&args.path, &dir, &name, language)?;
     line(&format!("Added build scripts to {}", scripts.display()))?;
     line(&format!(
         "\nNext:\n  {}\n  {}",
@@ -148,13 +158,13 @@ fn programs(
 }
 
 /// `warren template migrate`.
-pub(super) fn migrate(args: Migrate) -> anyhow::Result<ExitCode> {
+pub(super) fn migrate(args: Migrate, as_json: bool) -> anyhow::Result<ExitCode> {
     let language = language(args.language)?;
-    migrated(args, language).context("Migration failed")?;
+    migrated(args, language, as_json).context("Migration failed")?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn migrated(args: Migrate, language: Language) -> anyhow::Result<()> {
+fn migrated(args: Migrate, language: Language, as_json: bool) -> anyhow::Result<()> {
     let root = args.recipe.path.clone();
     let config = root.join(&args.config);
     let read = project::read(&config)?;
@@ -191,15 +201,22 @@ fn migrated(args: Migrate, language: Language) -> anyhow::Result<()> {
     let scripts = scripts::add(&root, &root, &name, language)?;
     let mut old = vec![root.join(&file)];
     old.extend(has_config.then_some(config));
+    let mut renamed = Vec::new();
     for path in old {
         let mut kept = path.clone().into_os_string();
         kept.push(".old");
         fs::rename(&path, &kept).with_context(|| format!("rename {}", path.display()))?;
-        line(&format!(
-            "Renamed {} to {}",
-            path.display(),
-            Path::new(&kept).display()
-        ))?;
+        renamed.push((path, PathBuf::from(kept)));
+    }
+    if as_json {
+        let kept: Vec<_> = renamed.iter().map(|(_, kept)| kept).collect();
+        let created = paths(&files);
+        return print::json(
+            &json!({ "name": name, "created": created, "scripts": scripts, "renamedTo": kept }),
+        );
+    }
+    for (path, kept) in renamed {
+        line(&format!("Renamed {} to {}", path.display(), kept.display()))?;
     }
     for file in files {
         line(&format!("Created {}", file.path.display()))?;
@@ -258,33 +275,39 @@ mod tests {
     }
 
     fn init_in(dir: &Path, name: &str, language: Language) -> anyhow::Result<ExitCode> {
-        init(Init {
-            positional: Some(name.to_owned()),
-            name: None,
-            path: dir.to_owned(),
-            language: Some(language),
-            dockerfile: false,
-        })
+        init(
+            Init {
+                positional: Some(name.to_owned()),
+                name: None,
+                path: dir.to_owned(),
+                language: Some(language),
+                dockerfile: false,
+            },
+            false,
+        )
     }
 
     fn migrate_in(dir: &Path) -> anyhow::Result<ExitCode> {
-        migrate(Migrate {
-            name: None,
-            config: "e2b.toml".into(),
-            language: Some(Language::PythonSync),
-            recipe: Recipe {
-                path: dir.to_owned(),
-                dockerfile: None,
-                start: None,
-                ready: None,
-                limits: Limits {
-                    cpu_count: None,
-                    memory_mib: None,
-                    min_free_disk_mib: None,
-                    no_cache: false,
+        migrate(
+            Migrate {
+                name: None,
+                config: "e2b.toml".into(),
+                language: Some(Language::PythonSync),
+                recipe: Recipe {
+                    path: dir.to_owned(),
+                    dockerfile: None,
+                    start: None,
+                    ready: None,
+                    limits: Limits {
+                        cpu_count: None,
+                        memory_mib: None,
+                        min_free_disk_mib: None,
+                        no_cache: false,
+                    },
                 },
             },
-        })
+            false,
+        )
     }
 
     #[test]

@@ -65,6 +65,20 @@ impl Client {
         options: &BuildOptions,
         log: impl FnMut(&BuildLogEntry),
     ) -> Result<TemplateBuildRequested, Error> {
+        let build = self.start_build(template, options).await?;
+        self.follow_build(&build, log).await?;
+        Ok(build)
+    }
+
+    /// Uploads what a template copies and has the server begin with its build.
+    ///
+    /// # Errors
+    /// [`Error`]; status 400 for a name or resources that the server does not take.
+    pub async fn start_build(
+        &self,
+        template: &Template,
+        options: &BuildOptions,
+    ) -> Result<TemplateBuildRequested, Error> {
         const OPERATION: &str = "request a build";
         let body = TemplateBuildRequest {
             name: Some(options.name.clone()),
@@ -99,8 +113,31 @@ impl Client {
             &build.build_id,
         ];
         call("start a build", self.post(&path, &body)).await?;
-        self.follow(&build, log).await?;
         Ok(build)
+    }
+
+    /// Asks how far a build is: its state (`waiting`, `building`, `ready`, `error`) and at
+    /// most 100 lines of its log after the first `offset`.
+    ///
+    /// # Errors
+    /// [`Error`]; status 404 if there is no such build.
+    pub async fn build_status(
+        &self,
+        build: &TemplateBuildRequested,
+        offset: usize,
+    ) -> Result<TemplateBuildInfo, Error> {
+        const OPERATION: &str = "follow a build";
+        let path = [
+            "templates",
+            &build.template_id,
+            "builds",
+            &build.build_id,
+            "status",
+        ];
+        let request = self
+            .request(Method::GET, &path)
+            .query(&[("logsOffset", offset), ("limit", LINES)]);
+        json(OPERATION, call(OPERATION, request).await?).await
     }
 
     /// The steps as the server wants them; files are uploaded on the way.
@@ -234,27 +271,18 @@ impl Client {
         Ok(format!("oci:{hash}"))
     }
 
-    /// Reads the log of a build to its end.
-    async fn follow(
+    /// Waits for the end of a build. `log` is given its lines, from the first on.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Build`] when a step fails.
+    pub async fn follow_build(
         &self,
         build: &TemplateBuildRequested,
         mut log: impl FnMut(&BuildLogEntry),
     ) -> Result<(), Error> {
-        const OPERATION: &str = "follow a build";
-        let path = [
-            "templates",
-            &build.template_id,
-            "builds",
-            &build.build_id,
-            "status",
-        ];
         let mut offset = 0;
         loop {
-            let request = self
-                .request(Method::GET, &path)
-                .query(&[("logsOffset", offset), ("limit", LINES)]);
-            let status: TemplateBuildInfo =
-                json(OPERATION, call(OPERATION, request).await?).await?;
+            let status = self.build_status(build, offset).await?;
             offset += status.log_entries.len();
             for line in &status.log_entries {
                 log(line);

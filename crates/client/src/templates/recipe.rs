@@ -49,13 +49,13 @@ pub struct CopyOptions {
 ///
 /// ```no_run
 /// # async fn example(client: warren_client::Client) -> Result<(), warren_client::Error> {
-/// use warren_client::{BuildOptions, CopyOptions, Template};
+/// use warren_client::{BuildOptions, CopyOptions, Ready, Template};
 ///
 /// let template = Template::from_template("base")
 ///     .context("./app")
 ///     .copy("*.py", "/app/", CopyOptions::default())
-///     .run("pip install -r /app/requirements.txt")
-///     .start("python /app/main.py", "curl -sf http://localhost:8000");
+///     .pip_install(["flask"])
+///     .start("python3 /app/main.py", Ready::port(8000));
 /// let build = client
 ///     .build(&template, &BuildOptions::new("my-app"), |line| println!("{}", line.message))
 ///     .await?;
@@ -206,7 +206,8 @@ impl Template {
         self
     }
 
-    /// Sets what runs in each sandbox, and the command that succeeds once it is ready.
+    /// Sets what runs in each sandbox, and the command that succeeds once it is ready: a
+    /// [`Ready`](super::Ready) condition or a line of its own.
     #[must_use]
     pub fn start(mut self, command: impl Into<String>, ready: impl Into<String>) -> Self {
         self.start = Some(command.into());
@@ -214,7 +215,8 @@ impl Template {
         self
     }
 
-    /// Sets the command that succeeds once a sandbox is ready.
+    /// Sets the command that succeeds once a sandbox is ready: a [`Ready`](super::Ready)
+    /// condition or a line of its own.
     #[must_use]
     pub fn ready(mut self, command: impl Into<String>) -> Self {
         self.ready = Some(command.into());

@@ -1,7 +1,9 @@
-//! The client against a server that answers as the contract says.
+//! The client against a server that answers as the contract says, and, on request, a real one.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod examples;
+mod live;
 mod server;
 
 use std::time::Duration;
