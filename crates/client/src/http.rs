@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use reqwest::{RequestBuilder, Response};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
-use warren_wire::ErrorBody;
 
 use crate::error::Error;
 
@@ -67,7 +67,12 @@ pub(crate) async fn gone(operation: &'static str, request: RequestBuilder) -> Re
 }
 
 pub(crate) fn refusal(operation: &'static str, status: StatusCode, body: &[u8]) -> Error {
-    let message = match serde_json::from_slice::<ErrorBody>(body) {
+    /// What all kinds of refusals have: their codes are numbers or words.
+    #[derive(Deserialize)]
+    struct Told {
+        message: String,
+    }
+    let message = match serde_json::from_slice::<Told>(body) {
         Ok(body) => body.message,
         Err(_) => {
             let start = body.get(..MESSAGE_LIMIT).unwrap_or(body);
@@ -130,6 +135,9 @@ mod tests {
         let error = refusal("get", StatusCode::NOT_FOUND, json);
         assert!(error.is_not_found());
         assert_eq!(error.to_string(), "get: gone (status 404 Not Found)");
+        let json = br#"{"code":"not_found","message":"no file"}"#;
+        let error = refusal("read", StatusCode::NOT_FOUND, json);
+        assert_eq!(error.to_string(), "read: no file (status 404 Not Found)");
         let error = refusal("get", StatusCode::BAD_GATEWAY, b"bad gateway\n");
         assert_eq!(
             error.to_string(),

@@ -121,7 +121,15 @@ impl Control {
             return Ok(Vec::new());
         }
         let step = step_s(end.as_second().saturating_sub(start.as_second()));
-        Ok(self.store.metrics_range(id, start, end, step).await?)
+        let points = self.store.metrics_range(id, start, end, step).await?;
+        // Followers ask from their last point on, without an end, and go on until they are
+        // refused: nothing will come of a sandbox that has ended.
+        let is_followed = range.start.is_some() && range.end.is_none();
+        let newest = points.last().map(|point| point.at.as_second());
+        if is_followed && record.ended_at.is_some() && newest <= range.start {
+            return Err(ObserveError::NotFound(id.clone()));
+        }
+        Ok(points)
     }
 
     /// The newest figures of several sandboxes; unknown ones are left out.

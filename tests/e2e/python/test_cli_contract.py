@@ -189,6 +189,7 @@ def test_30_logs_by_level_and_logger(cli, create):
     logs = lambda *more: [  # noqa: E731
         json.loads(line)
         for line in cli.ok("sandbox", "logs", sandbox, "--format", "json", *more).splitlines()
+        if line
     ]
     logger = lambda one: one.get("logger") or one["fields"]["logger"]  # noqa: E731
     until(lambda: any("ended" in json.dumps(one) for one in logs()), "the command's lines")
@@ -214,11 +215,12 @@ def test_30_and_31_followed_to_the_end_of_the_sandbox(cli, create):
         cli.ok("sandbox", "exec", sandbox, f"echo {number}")
     cli.ok("sandbox", "kill", sandbox)
     ends = [one.communicate(timeout=60) for one in followed]
-    assert [one.returncode for one in followed] == [0, 0], ends
+    # The official program follows metrics until it is refused, and says that as an error.
+    assert [one.returncode for one in followed] == [0, 1 if cli.is_official else 0], ends
     for begun, (out, err) in zip(first, ends, strict=True):
         lines = [line for line in (begun + out).splitlines() if line.startswith("{")]
         assert lines and len(lines) == len(set(lines)), "each line once"
-        assert re.search("sandbox is (closed|not found)", out + err)
+        assert cli.is_official or "sandbox is closed" in err
     logs = first[0] + ends[0][0]
     assert logs.count("process started") == 4 and logs.count("process ended") == 4
 
@@ -250,15 +252,16 @@ def test_32_snapshots(cli, create):
 
 def test_35_input_that_nobody_reads_to_its_end(cli, create):
     sandbox = create({"timeout": 120})["sandboxID"]
-    early = cli.run("sandbox", "exec", sandbox, "head", "-c", "1", input=os.urandom(20_000_000))
-    assert (early.returncode, len(early.stdout)) == (0, 1)
+    early = cli.run("sandbox", "exec", sandbox, "head", "-c", "1", input=b"x" * 20_000_000)
+    assert (early.returncode, early.stdout) == (0, b"x")
     assert b"Remote command exited before stdin could be delivered." in early.stderr
     assert cli.ok("sandbox", "exec", sandbox, "wc", "-c", input="") == "0\n"
 
 
-def test_35_a_file_goes_in_and_comes_out_as_it_is(cli, create, tmp_path):
+def test_34_and_35_a_file_goes_in_and_comes_out_as_it_is(cli, create, tmp_path):
     sandbox = create({"timeout": 120})["sandboxID"]
-    data = os.urandom(10_000_000)
+    # The official program takes what comes out for text.
+    data = b"0123456789abcde\n" * 625_000 if cli.is_official else os.urandom(10_000_000)
     (tmp_path / "in").write_bytes(data)
     # Into a file: on a pipe the official program exits before all of it is written.
     with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as target:

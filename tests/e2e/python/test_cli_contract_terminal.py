@@ -55,24 +55,24 @@ def test_41_a_shell_in_a_new_sandbox(cli, api):
     prompt(shell)
     assert in_raw_mode(shell.settings)
     shell.type(b"echo id=$(hostname):$RUN:$(whoami):$PWD:$(tput colors)\r")
-    told = shell.until(rb"id=(\S+):(\S+):user:/home/user:256\r\n")
+    told = shell.until(rb"id=(\S+):(\S+):user:/home/user:256\r+\n")
     assert told.group(2).decode() == label
     shell.type(b"printf '\\033[31mred\\033[0m%s\\n' end\r")
     shell.until(rb"\x1b\[31mred\x1b\[0mend")
     shell.type(b"stty size\r")
-    shell.until(rb"33 101\r\n")
+    shell.until(rb"33 101\r+\n")
     follows_a_resize(shell, 44, 122)
     shell.type(b"echo $E2B_SANDBOX_ID=sandbox\r")
-    sandbox = shell.until(rb"(i[a-z0-9]{20})=sandbox\r\n").group(1).decode()
+    sandbox = shell.until(rb"(i[a-z0-9]{20})=sandbox\r+\n").group(1).decode()
     shell.type(b"sh -c 'echo slee''ping; exec sleep 100'\r")
-    shell.until(rb"sleeping\r\n")
+    shell.until(rb"sleeping\r+\n")
     shell.type(b"\x03")
     prompt(shell)
     shell.type(b"echo code=$?\r")
-    shell.until(rb"code=130\r\n")
+    shell.until(rb"code=130\r+\n")
     # Keys that a terminal of ours would keep to itself.
     shell.type(b"cat -v\r\x16\x1a\x16\x13\x16\x11\r")
-    shell.until(rb"\^Z\^S\^Q\r\n\^Z\^S\^Q\r\n")
+    shell.until(rb"\^Z\^S\^Q\r+\n\^Z\^S\^Q\r+\n")
     shell.type(b"\x04")
     shell.type(b"exit\r")
     assert shell.exit_code() == 0
@@ -95,7 +95,7 @@ def test_42_a_client_that_is_killed_leaves_no_sandbox(api, tmp_path):
             shell = cli.terminal("sandbox", "create")
             prompt(shell)
             shell.type(b"echo $E2B_SANDBOX_ID=sandbox\r")
-            sandbox = shell.until(rb"(i[a-z0-9]{20})=sandbox\r\n").group(1).decode()
+            sandbox = shell.until(rb"(i[a-z0-9]{20})=sandbox\r+\n").group(1).decode()
             shells[sandbox] = shell
         for shell in shells.values():
             shell.process.send_signal(signal.SIGKILL)
@@ -114,13 +114,13 @@ def test_43_shells_of_one_sandbox_are_independent(cli, create, api):
     one.until(rb"# ")
     prompt(two)
     one.type(b"echo one=$(whoami):$PWD:$MINE\r")
-    one.until(rb"one=root:/:\r\n")
+    one.until(rb"one=root:/:\r+\n")
     two.type(b"echo two=$(whoami):$MINE\r")
-    two.until(rb"two=user:two\r\n")
+    two.until(rb"two=user:two\r+\n")
     one.type(b"exit\r")
     assert one.exit_code() == 0
     two.type(b"echo still=here\r")
-    two.until(rb"still=here\r\n")
+    two.until(rb"still=here\r+\n")
     two.type(b"exit\r")
     assert two.exit_code() == 0
     assert api.get(f"/sandboxes/{sandbox}").json()["state"] == "running"
@@ -202,9 +202,9 @@ def test_a_command_on_a_terminal_keeps_sizes_codes_and_pipes(own, create):
         "sandbox", "exec", "-t", sandbox, "test -t 0 -a -t 1 && stty size; read x; echo got=$x; exit 5",
         rows=20, columns=70,
     )  # fmt: skip
-    program.until(rb"20 70\r\n")
+    program.until(rb"20 70\r+\n")
     program.type(b"word\r")
-    program.until(rb"got=word\r\n")
+    program.until(rb"got=word\r+\n")
     assert program.exit_code() == 5
     # Output that goes elsewhere while keys come from the terminal.
     read, write = os.pipe()

@@ -7,7 +7,7 @@ use warren_client::{Client, SandboxMetric};
 
 use super::found;
 use crate::cli::sandbox::{Format, Info, Metrics};
-use crate::print::{json, line, printable};
+use crate::print::{json, line, printable, warning};
 
 /// How often what is followed is asked for.
 pub(super) const FOLLOW: Duration = Duration::from_millis(400);
@@ -79,7 +79,11 @@ pub(super) async fn metrics(
                 last = Some(sample);
             }
         }
-        if !args.follow || !is_running(client, &args.id).await? {
+        if !args.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !is_running(client, &args.id).await? {
+            warning("Stopped printing metrics — sandbox is closed");
             return Ok(ExitCode::SUCCESS);
         }
         tokio::time::sleep(FOLLOW).await;

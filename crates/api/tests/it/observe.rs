@@ -97,7 +97,15 @@ async fn figures_stay_after_the_end() {
     server.node.sample(&id, point(Timestamp::now(), 1.0)).await;
     sampled(&server, &id, 1).await;
     server.delete(&format!("/sandboxes/{id}")).await.expect(204);
-    assert_eq!(sampled(&server, &id, 1).await.as_array().unwrap().len(), 1);
+    let points = sampled(&server, &id, 1).await;
+    assert_eq!(points.as_array().unwrap().len(), 1);
+    // Whoever follows them learns of the end.
+    let last = points[0]["timestampUnix"].as_i64().unwrap();
+    let follow = |start: i64| format!("/sandboxes/{id}/metrics?start={start}");
+    assert_eq!(server.get(&follow(last - 1)).await.expect(200), points);
+    server.get(&follow(last)).await.error(404);
+    let past = format!("{}&end={}", follow(last + 1), last + 2);
+    assert_eq!(server.get(&past).await.expect(200), json!([]));
     server.control.purge(Timestamp::now()).await.unwrap();
     sampled(&server, &id, 1).await;
     // Past the retention they are forgotten, and the sandbox with them.
