@@ -16,8 +16,10 @@ from support.wait import until
 pytestmark = pytest.mark.skipif(OWN is None, reason="WARREN_BIN names no program")
 
 REFERENCE = Path(__file__).parents[3] / "docs/reference/cli.md"
-# Commands that have no result to print.
-WITHOUT_RESULT = {
+# Commands that have no result to print, or are looked at where their work is done anyway.
+NOT_HERE = {
+    "warren template export": "see test_cli_templates.py",
+    "warren template import": "see test_cli_templates.py",
     "warren mcp": "speaks the protocol until its input ends",
     "warren completions": "prints a script for a shell",
     "warren sandbox connect": "is a terminal",
@@ -167,18 +169,14 @@ def templates(said):
     assert re.fullmatch(r"[a-z0-9]{20}", made["templateID"])
     again = said("warren template build", "-n", "one")
     assert again["templateID"] == made["templateID"]
-    (listed,) = said("warren template list")
-    assert listed["aliases"] == ["one"]
+    assert ["one"] in [one["aliases"] for one in said("warren template list")]
     assert said("warren template publish", "one", "-y")[0]["public"] is True
     assert said("warren template unpublish", "one", "-y")[0]["public"] is False
-    assert said("warren template export", "one", "-o", "one.tar")["bytes"] > 0
-    assert said("warren template import", "one.tar", "-n", "two")["templateID"]
     started = said("warren template init", "begun", "-l", "python-sync")
     assert all(Path(said.home / path).exists() for path in started["created"])
     moved = said("warren template migrate", "-l", "typescript")
     assert "./template.ts" in moved["created"]
-    for name in ["one", "two"]:
-        assert said("warren template delete", name, "-y")[0]["template"] == name
+    assert said("warren template delete", "one", "-y") == [{"template": "one", "deleted": True}]
 
 
 def keys_of_ssh(said):
@@ -221,9 +219,10 @@ def backups_and_the_end(said):
     wrong = {
         command: (done.returncode, done.stdout, done.stderr)
         for command, done in errors.items()
-        if done.returncode != 1 or done.stdout or not re.match("(?s).*^error: ", done.stderr, re.M)
+        if done.returncode != 1 or not re.search("^error: ", done.stderr, re.M)
+        or done.stdout and not json.loads(done.stdout)
     }
-    assert wrong == {}, "an error is a line on standard error, and nothing else is printed"
+    assert wrong == {}, "an error is a line on standard error; all else that is printed is JSON"
 
 
 @pytest.mark.timeout(300)
@@ -235,4 +234,4 @@ def test_every_command_prints_json(said):
     keys_of_ssh(said)
     what_looks_at_the_machine(said)
     backups_and_the_end(said)
-    assert set(said.ran) == commands() - WITHOUT_RESULT.keys()
+    assert set(said.ran) == commands() - NOT_HERE.keys()

@@ -1,5 +1,6 @@
 """Templates built from the terminal."""
 
+import json
 import os
 import subprocess
 import uuid
@@ -99,13 +100,15 @@ def test_a_template_goes_out_as_an_image_and_comes_back(tmp_path, name):
     made = warren("template", "create", name, "-p", str(tmp_path), *start)
     assert made.returncode == 0, made.stderr
     file = tmp_path / "image.tar"
-    out = warren("template", "export", name, "--output", str(file))
+    out = warren("template", "export", name, "--output", str(file), "--json")
     assert out.returncode == 0, out.stderr
+    assert json.loads(out.stdout) == {"file": str(file), "bytes": file.stat().st_size}
     assert [path.name for path in tmp_path.glob("image*")] == ["image.tar"]
     again = f"{name}-again"
     try:
-        back = warren("template", "import", str(file), "--name", again, "--memory-mb", "512")
+        back = warren("template", "import", str(file), "--name", again, "--memory-mb", "512", "--json")
         assert back.returncode == 0, back.stderr
+        assert json.loads(back.stdout)["templateID"]
         sandbox = warren("sandbox", "create", "-d", again).stdout.strip()
         shown = warren("sandbox", "exec", sandbox, "pwd; whoami; cat kept; echo $GREETING; ls /tmp")
         assert shown.stdout.split("\n")[:5] == ["/srv", "user", "kept", "good day", "started"]

@@ -86,15 +86,15 @@ async fn delete(client: &Client, ids: &[String], as_json: bool) -> anyhow::Resul
     let mut told = Vec::new();
     for id in ids {
         let deleted = client.delete_template(id).await;
-        if let (true, Ok(deleted)) = (as_json, &deleted) {
-            told.push(json!({ "snapshotID": id, "deleted": deleted }));
-            continue;
-        }
+        let was_there = deleted.as_ref().is_ok_and(|deleted| *deleted);
+        told.push(json!({ "snapshotID": id, "deleted": was_there }));
         match deleted {
+            Ok(_) if as_json => {}
             Ok(true) => line(&format!("Snapshot {id} has been deleted"))?,
             Ok(false) => warning(&format!("Snapshot {id} wasn't found")),
             Err(error) => {
-                warning(&format!("{id}: {error}"));
+                let error = crate::describe(&reached(error));
+                warning(&format!("error: {id}: {error}"));
                 failed = true;
             }
         }
