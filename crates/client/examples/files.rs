@@ -19,7 +19,8 @@ pub(crate) async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     files.write("project/main.py", "print(1)").await?;
     assert_eq!(files.read("/home/user/project/main.py").await?, "print(1)");
-    assert!(files.read("missing").await.unwrap_err().is_not_found());
+    let missing = files.read("missing").await;
+    assert!(missing.is_err_and(|error| error.is_not_found()));
 
     assert!(files.make_dir("project/data").await?);
     files.rename("project/main.py", "project/old.py").await?;

@@ -95,7 +95,7 @@ def test_10_an_image_that_can_not_be_reached_is_named(cli, project, name):
 
 
 def test_11_a_thousand_lines_appear_once_each_in_order(cli, project, name):
-    write(project, "RUN for i in $(seq 1 1000); do echo line-$i; done")
+    write(project, f"RUN : {name}; for i in $(seq 1 1000); do echo line-$i; done")
     built = cli.ok("template", "create", name, "-p", str(project))
     assert re.findall(r"line-(\d+)", built) == [str(n) for n in range(1, 1001)]
 
@@ -165,7 +165,7 @@ def test_19_what_init_writes_builds(cli, tmp_path, name, language, api):
 
 
 def test_20_what_migrate_writes_builds(cli, project, name, api):
-    write(project, "ENV A=1", "WORKDIR /app", "COPY hello.txt /app/", 'RUN echo "it is $A" > out')
+    write(project, "ENV A=1", "WORKDIR /app", "COPY hello.txt /app/", "RUN echo it is $A > out")
     (project / "hello.txt").write_text("hello\n")
     (project / "e2b.toml").write_text(
         f'template_id = "abc"\ntemplate_name = "{name}"\ndockerfile = "e2b.Dockerfile"\n'
