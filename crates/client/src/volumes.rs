@@ -156,26 +156,19 @@ impl Volume {
         path: &str,
         content: impl Into<Bytes>,
     ) -> Result<VolumeEntryStat, Error> {
-        let content = content.into();
-        match self.put(path, content.clone()).await {
-            Err(error) if error.is_not_found() => {
-                let Some((above, _)) = path.trim_end_matches('/').rsplit_once('/') else {
-                    return Err(error);
-                };
-                self.make_dir(above).await?;
-                self.put(path, content).await
-            }
-            written => written,
-        }
-    }
-
-    async fn put(&self, path: &str, content: Bytes) -> Result<VolumeEntryStat, Error> {
         const OPERATION: &str = "write a file of a volume";
+        // Not made only when it is missed: a refusal may come while the content is sent, and
+        // takes the connection with it.
+        if let Some((above, _)) = path.trim_end_matches('/').rsplit_once('/')
+            && !above.is_empty()
+        {
+            self.make_dir(above).await?;
+        }
         let request = self
             .request(Method::PUT, "file", path)
             .query(&[("force", "true")])
             .header(http::header::CONTENT_TYPE, "application/octet-stream")
-            .body(content);
+            .body(content.into());
         json(OPERATION, call(OPERATION, request).await?).await
     }
 

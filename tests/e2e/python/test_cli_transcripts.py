@@ -24,13 +24,14 @@ pytestmark = pytest.mark.skipif(WARREN is None, reason="WARREN_BIN names no prog
 NAMED = [
     ("sandbox", re.compile(r"\bi[a-z0-9]{20}\b")),
     ("build", re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")),
-    ("id", re.compile(r"\b(?=[a-z]*[0-9])[a-z0-9]{20}\b")),
+    ("id", re.compile(r"\b[a-z0-9]{20}\b")),
 ]
 # Values that are only hidden.
 HIDDEN = [
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?Z?"), "<time>"),
     (re.compile(r"^ *\d+\.\ds \|", re.M), "<seconds> |"),
     (re.compile(r"\[[0-9a-f]{12}\]"), "[<layer>]"),
+    (re.compile(r"e2b_[0-9a-f]+…"), "e2b_<key>…"),
     (re.compile(r"(took|after) [0-9.]+ ?m?s"), r"\1 <duration>"),
 ]
 
@@ -43,6 +44,7 @@ class Session:
         self.names = {}
         self.unique = f"tr-{uuid.uuid4().hex[:10]}"
         self.names[self.unique] = "<name>"
+        self.names[str(directory)] = "<directory>"
         self.path = f"{Path(WARREN).resolve().parent}{os.pathsep}{os.environ['PATH']}"
 
     def show(self, text):

@@ -178,8 +178,16 @@ async fn a_terminal_outlives_its_follower_and_is_killed_by_id() {
         .line("trap 'echo \"to $(stty size)\"' WINCH; echo up; while :; do sleep 0.05; done")
         .user(Some("root".to_owned()))
         .cwd(Some("/tmp".to_owned()));
-    let first = commands.start_terminal(line).await.unwrap();
+    let mut first = commands.start_terminal(line).await.unwrap();
     let pid = first.pid();
+    // It listens for sizes by then.
+    let mut shown = String::new();
+    while !shown.contains("up") {
+        match first.next().await.unwrap() {
+            Some(Event::Stdout(bytes)) => shown.push_str(&String::from_utf8_lossy(&bytes)),
+            other => panic!("{other:?} after {shown:?}"),
+        }
+    }
     drop(first);
     let mut second = commands.connect(pid).await.unwrap();
     second
@@ -304,6 +312,7 @@ async fn a_volume_is_used_from_outside_and_inside() {
     let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
     let written = volume.write("/a/b/bytes", bytes.clone()).await.unwrap();
     assert_eq!(written.size, 3_000_000);
+    volume.write("/a/b/other", "beside it").await.unwrap();
     let mut download = volume.download("/a/b/bytes").await.unwrap();
     let mut back = Vec::new();
     while let Some(piece) = download.next().await.unwrap() {
