@@ -289,13 +289,16 @@ impl Chart {
         }
     }
 
-    /// The charts of a sandbox over a span.
+    /// The charts of a sandbox over a span; none without a sample.
     pub(crate) fn of_sandbox(samples: &[MetricsPoint], span: Span) -> Vec<Self> {
         let column = |value: fn(&MetricsPoint) -> f64| -> Vec<(Timestamp, f64)> {
             let points = samples.iter().map(|point| (point.at, value(point)));
             points.collect()
         };
         let last = samples.last();
+        if last.is_none() {
+            return Vec::new();
+        }
         vec![
             Self::new("CPU", span, &column(|p| p.cpu_used_pct), 100.0, |v| {
                 format!("{v:.0} %")

@@ -644,7 +644,7 @@ describe('dashboard', () => {
       const page = await open(options)
       await page.goto(`${API_URL}/dashboard/sign-in`)
       await fits(page)
-      await picture(page, `${device}-sign-in`)
+      await picture(page, `${device.replace(' ', '-')}-sign-in`)
       await signIn(page, '/dashboard', ADMIN_TOKEN)
       for (const path of PATHS()) {
         await page.goto(`${API_URL}/dashboard${path}`)

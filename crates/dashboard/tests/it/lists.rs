@@ -167,3 +167,24 @@ async fn the_trail_tells_who_did_what() {
     let none = browser.get("/dashboard/audit?actor=admin").await.page();
     assert!(none.contains("Nothing of that kind"));
 }
+
+#[tokio::test]
+async fn charts_are_drawn_once_there_are_figures() {
+    let world = World::new().await;
+    let sandbox = world.sandbox().await;
+    let browser = world.browser(&world.key).await;
+    let path = format!("/dashboard/sandboxes/{sandbox}/metrics?minutes=60");
+    let before = browser.get(&path).await.page();
+    assert!(before.contains("No figures") && !before.contains("<svg"));
+    world.node.use_cpu(sandbox.as_str()).await;
+    let (browser, path) = (&browser, &path);
+    until("the figures are there", || async move {
+        browser.get(path).await.page().contains("<svg")
+    })
+    .await;
+    let after = browser.get(path).await.page();
+    assert_eq!(after.matches("<figure>").count(), 3);
+    assert!(after.contains("50 % of 100 %") && after.contains("an hour ago"));
+    let list = browser.get("/dashboard").await.page();
+    assert!(list.contains("50 % of 2"), "{list}");
+}
