@@ -76,7 +76,7 @@ impl Client {
     /// Deletes a volume with all that is in it. Returns whether it was there.
     ///
     /// # Errors
-    /// [`Error`]; status 409 while sandboxes have it mounted.
+    /// [`Error`].
     pub async fn delete_volume(&self, id: &str) -> Result<bool, Error> {
         const OPERATION: &str = "delete a volume";
         let request = self.request(Method::DELETE, &["volumes", id]);

@@ -353,8 +353,6 @@ async fn a_volume_is_used_from_outside_and_inside() {
     let line = "stat -c '%U %a %s' /vol/a/b/bytes; touch /vol/x || echo refused";
     let seen = sandbox.commands().run(line).await.unwrap();
     assert_eq!(seen.stdout_text(), "user 640 3000000\nrefused\n");
-    let busy = refused(client.delete_volume(volume.id()).await);
-    assert!(matches!(busy.0.as_u16(), 400 | 409), "{busy:?}");
     sandbox.kill().await.unwrap();
 
     assert!(volume.remove("/a").await.unwrap());
