@@ -94,13 +94,12 @@ fn static_target() -> (String, &'static str) {
 fn build(workspace: &Path, programs: &[&str]) -> PathBuf {
     let (target, flags) = static_target();
     // A directory of its own, since the outer cargo holds the lock of its profile's, but the
-    // same one for all profiles: TARGET/PROFILE/build/PACKAGE/out is what cargo gives.
+    // same one for all profiles and targets: DIR/[TARGET/]PROFILE/build/PACKAGE/out is what
+    // cargo gives.
     let out_dir = PathBuf::from(variable("OUT_DIR"));
-    let target_dir = out_dir
-        .ancestors()
-        .nth(4)
-        .expect("cargo nests its output")
-        .join("guest");
+    let mut above = out_dir.ancestors().skip(4).peekable();
+    above.next_if(|dir| dir.ends_with(variable("TARGET")));
+    let target_dir = above.next().expect("cargo nests its output").join("guest");
     let mut command = Command::new(variable("CARGO"));
     command.current_dir(workspace).arg("build");
     for program in programs {

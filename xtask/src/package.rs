@@ -48,7 +48,8 @@ pub(crate) fn package(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A release build that needs nothing of the machine that it runs on.
+/// A release build that needs nothing of the machine that it runs on: musl resolves names
+/// itself, where a static GNU library would load parts of the machine's own.
 fn build() -> Result<PathBuf> {
     host::install(&[host::SERVER, host::PACKAGING])?;
     host::add_musl_target();
@@ -131,7 +132,7 @@ fn debian(program: &Path, version: &str, out: &Path) -> Result<PathBuf> {
     let root = scratch.path().join("warren");
     let packaging = workspace().join("packaging");
     put(program, &root.join("usr/bin/warren"), 0o755)?;
-    let unit = root.join("lib/systemd/system/warren.service");
+    let unit = root.join("usr/lib/systemd/system/warren.service");
     put(&packaging.join("warren.service"), &unit, 0o644)?;
     put(
         &packaging.join("default"),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
-use warren_runtime::ns::{SHARED_TOOLS, TOOLS};
+use warren_runtime::ns::{SHARED_TOOLS, TOOLS, TOOLS_ROOT};
 use warren_template::bundle::{self, Contents, Destination};
 use warren_template::interpreter::{self, Variant};
 use warren_template::{LayerStore, base};
@@ -85,7 +85,8 @@ fn create(
         layers.push((digest, path));
     }
     let tools = [places.data_dir.path.join(TOOLS), SHARED_TOOLS.into()];
-    let tools = tools.into_iter().find(|dir| dir.is_dir());
+    let mut roots = tools.into_iter().map(|dir| dir.join(TOOLS_ROOT));
+    let tools = roots.find(|root| root.is_dir());
     if tools.is_none() {
         warning(
             "CRIU is not packed: prepare it with `warren doctor --fix` if pauses are to keep memory on the disk",
@@ -117,7 +118,7 @@ fn install(
     let to = Destination {
         layers: &store,
         program: program.map(std::path::PathBuf::as_path),
-        tools: &places.data_dir.path.join(TOOLS),
+        tools: &places.data_dir.path.join(TOOLS).join(TOOLS_ROOT),
     };
     let manifest = bundle::install(file, &to, |part| warning(&format!("installing {part}")))?;
     let text = format!(

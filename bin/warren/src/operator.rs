@@ -7,7 +7,9 @@ mod backup;
 mod explain;
 mod link;
 mod offline;
+mod restore;
 mod socket;
+mod tree;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -16,9 +18,10 @@ use anyhow::Context;
 
 pub(crate) use accounts::{key, team, user};
 pub(crate) use audit::audit;
-pub(crate) use backup::{backup, restore};
+pub(crate) use backup::backup;
 pub(crate) use explain::explain;
 pub(crate) use link::{Link, path};
+pub(crate) use restore::{ensure_whole, restore};
 pub(crate) use socket::serve;
 
 use crate::cli::operator::Operator;

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Trust, as_json: bool) -> anyhow::Result<ExitCode> {
         Box::new(io::stdout().lock())
     };
     for (domain, certificate) in &domains {
-        let anchor = Path::new(store.dir).join(format!("warren-{domain}.crt"));
+        let anchor = anchor(store, domain);
         if args.remove {
             writeln!(out, "remove {}", anchor.display())?;
         } else {
@@ -107,6 +107,36 @@ fn tell_of_lists(domains: &[(String, PathBuf)], bundle: &str) -> anyhow::Result<
         certificates[0]
     ))?;
     Ok(())
+}
+
+/// Takes back the trust in the authorities of a server whose data goes; not in others that
+/// serve the same domains. Returns how many there were.
+pub(crate) fn withdraw(data_dir: &Path) -> anyhow::Result<usize> {
+    let Some(store) = STORES.iter().find(|store| Path::new(store.dir).is_dir()) else {
+        return Ok(0);
+    };
+    let mut removed = 0;
+    for (domain, certificate) in domains(&authorities(data_dir))? {
+        let anchor = anchor(store, &domain);
+        let trusted = match std::fs::read(&anchor) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read.with_context(|| format!("read {}", anchor.display()))?,
+        };
+        let own = std::fs::read(&certificate);
+        if trusted == own.with_context(|| format!("read {}", certificate.display()))? {
+            let done = std::fs::remove_file(&anchor);
+            done.with_context(|| format!("remove {}", anchor.display()))?;
+            removed += 1;
+        }
+    }
+    if removed > 0 {
+        update(store.update)?;
+    }
+    Ok(removed)
+}
+
+fn anchor(store: &Store, domain: &str) -> PathBuf {
+    Path::new(store.dir).join(format!("warren-{domain}.crt"))
 }
 
 /// The domains that there is an authority for, with its certificate.
@@ -157,6 +187,11 @@ fn act(args: &Trust, out: &mut impl Write, command: &[&str]) -> anyhow::Result<(
     if args.dry_run {
         return Ok(());
     }
+    update(command)
+}
+
+/// Runs a program of the system.
+fn update(command: &[&str]) -> anyhow::Result<()> {
     let output = Command::new(command[0])
         .args(&command[1..])
         .env("DEBIAN_FRONTEND", "noninteractive")

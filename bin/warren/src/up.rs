@@ -98,6 +98,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
     let listener = bind(args.listen).await?;
     let listen = listener.local_addr()?;
     let data = DataDir::open(&args.data_dir.path)?;
+    operator::ensure_whole(data.path())?;
     let ssh = match args.ssh.ssh_listen {
         Some(address) => Some(Ssh::open(address, &data).await?),
         None => None,

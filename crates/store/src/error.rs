@@ -14,6 +14,17 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
+    /// A newer version, or another one, has changed the schema. Nothing was changed now.
+    #[error(
+        "the database {} is of another version of Warren (schema {schema}), which this one does not know\nhint: start that version or a newer one, or restore a backup from before it",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Number of the change of the schema.
+        schema: i64,
+    },
     /// The schema could not be brought up to date.
     #[error("migrate database {}", path.display())]
     Migrate {

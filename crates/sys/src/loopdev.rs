@@ -8,9 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const LOOP_CTL_GET_FREE: u64 = 0x4C82;
-const LOOP_CONFIGURE: u64 = 0x4C0A;
-const LOOP_GET_STATUS64: u64 = 0x4C05;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 /// Two processes may be given the same free device; the loser asks again.
 const ATTEMPTS: usize = 64;

@@ -18,7 +18,8 @@ struct Info {
 const INFO_EXIT: u64 = 1 << 3;
 const INFO_SIZE: u32 = 64;
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
-const GET_INFO: u32 = (3 << 30) | (INFO_SIZE << 16) | (0xFF << 8) | 11;
+// The type differs by C library; the bits are the same.
+const GET_INFO: libc::Ioctl = ((3 << 30) | (INFO_SIZE << 16) | (0xFF << 8) | 11) as libc::Ioctl;
 
 const _: () = assert!(std::mem::size_of::<Info>() == INFO_SIZE as usize);
 
@@ -34,7 +35,7 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     };
     // SAFETY: the request carries the size of `info`, which is writable and lives across
     // the call.
-    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), u64::from(GET_INFO), &raw mut info) };
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut info) };
     if result == 0 {
         return Ok((info.mask & INFO_EXIT != 0).then_some(info.exit_code));
     }

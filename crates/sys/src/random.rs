@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-const RNDRESEEDCRNG: u64 = 0x5207;
+const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
 
 /// Makes the kernel take a new seed, upon which every process drops random numbers that it
 /// holds in advance: copies of a process that share such numbers then differ.

@@ -50,7 +50,8 @@ pub struct LayerStore {
     dir: PathBuf,
 }
 
-fn is_digest(text: &str) -> bool {
+/// Whether a text is the name of a layer.
+pub(crate) fn is_digest(text: &str) -> bool {
     text.len() == 64
         && text
             .bytes()

@@ -1,27 +1,26 @@
-//! `warren backup` and `warren restore`: the database, the keys, and as chosen the layers of
-//! templates and the volumes, as a directory or as one archive.
+//! `warren backup`: the database, the keys, and as chosen the layers of templates and the
+//! volumes, as a directory or as one archive.
 
-use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use warren_store::Store;
 
-use super::socket;
-use crate::cli::operator::{Backup, Restore};
-use crate::data::DataDir;
+use super::{socket, tree};
+use crate::cli::operator::Backup;
 use crate::print::{self, warning};
 
 /// Names the form of a backup; a change that older programs can't read raises it.
-const FORMAT: u32 = 1;
-const MANIFEST: &str = "backup.json";
-const DATABASE: &str = "warren.db";
+pub(super) const FORMAT: u32 = 2;
+pub(super) const MANIFEST: &str = "backup.json";
+pub(super) const DATABASE: &str = "warren.db";
 /// Files and directories without which the database is of little use.
 const KEYS: [&str; 7] = [
     "secrets.key",
@@ -34,17 +33,25 @@ const KEYS: [&str; 7] = [
 ];
 const LAYERS: &str = "layers";
 const VOLUMES: &str = "volumes";
+/// All that a backup may hold.
+pub(super) const PARTS: [&str; 10] = [
+    KEYS[0], KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], LAYERS, VOLUMES, DATABASE,
+];
+/// Where the server notes the sandboxes that it has.
+const LEDGER: &str = "sandboxes";
 /// How often a copy begins anew because layers went away under it.
 const TRIES: usize = 3;
 
 /// What a backup holds.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+pub(super) struct Manifest {
     format: u32,
     version: String,
-    made_at: Timestamp,
-    templates: bool,
+    pub(super) made_at: Timestamp,
+    pub(super) templates: bool,
     volumes: bool,
+    /// Digest of each part.
+    pub(super) digests: BTreeMap<String, String>,
 }
 
 /// Runs `warren backup`.
@@ -145,7 +152,16 @@ fn make(args: &Backup, data: &Path, draft: &Path) -> anyhow::Result<()> {
     }
     if args.volumes {
         let is_up = runtime.block_on(socket::connect(data))?.is_some();
-        copy_volumes(data, &draft.join(VOLUMES), is_up)?;
+        let is_in_use = is_up || has_sandboxes(data)?;
+        copy_volumes(data, &draft.join(VOLUMES), is_in_use)?;
+    }
+    let mut digests = BTreeMap::new();
+    for name in PARTS {
+        let part = draft.join(name);
+        if part.exists() {
+            let digest = tree::digest(&part).with_context(|| format!("read {name} again"))?;
+            digests.insert(name.to_owned(), digest);
+        }
     }
     let manifest = Manifest {
         format: FORMAT,
@@ -153,6 +169,7 @@ fn make(args: &Backup, data: &Path, draft: &Path) -> anyhow::Result<()> {
         made_at: Timestamp::now(),
         templates: !args.no_templates,
         volumes: args.volumes,
+        digests,
     };
     fs::write(draft.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)?;
     Ok(())
@@ -213,7 +230,15 @@ fn copy_layers(
     Ok(missing)
 }
 
-fn copy_volumes(data: &Path, target: &Path, is_up: bool) -> anyhow::Result<()> {
+/// Whether sandboxes are noted, which run on without the server and write to their volumes.
+fn has_sandboxes(data: &Path) -> io::Result<bool> {
+    match fs::read_dir(data.join(LEDGER)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        entries => Ok(entries?.next().is_some()),
+    }
+}
+
+fn copy_volumes(data: &Path, target: &Path, is_in_use: bool) -> anyhow::Result<()> {
     fs::create_dir_all(target)?;
     let from = data.join(VOLUMES);
     let entries = match fs::read_dir(&from) {
@@ -226,7 +251,7 @@ fn copy_volumes(data: &Path, target: &Path, is_up: bool) -> anyhow::Result<()> {
             continue;
         }
         let to = target.join(image.file_name().context("a volume without a name")?);
-        if !is_up {
+        if !is_in_use {
             copy(&image, &to, &[])?;
             continue;
         }
@@ -234,7 +259,7 @@ fn copy_volumes(data: &Path, target: &Path, is_up: bool) -> anyhow::Result<()> {
         rustix::fs::syncfs(File::open(&from)?)?;
         copy(&image, &to, &["--reflink=always"]).with_context(|| {
             format!(
-                "copy volume {} in one instant\nhint: stop the server, or put the backup on the file system of {}, which must be XFS or Btrfs",
+                "copy volume {} in one instant\nhint: stop the server with its sandboxes (`--end-sandboxes`), or put the backup on the file system of {}, which must be XFS or Btrfs",
                 image.display(),
                 data.display()
             )
@@ -245,7 +270,7 @@ fn copy_volumes(data: &Path, target: &Path, is_up: bool) -> anyhow::Result<()> {
 
 /// Copies a file or a tree with everything that belongs to it: owners, modes, times, links,
 /// devices, extended attributes, holes.
-fn copy(from: &Path, to: &Path, more: &[&str]) -> anyhow::Result<()> {
+pub(super) fn copy(from: &Path, to: &Path, more: &[&str]) -> anyhow::Result<()> {
     let done = Command::new("cp")
         .args(["--archive", "--sparse=auto", "--no-target-directory"])
         .args(more)
@@ -262,7 +287,7 @@ fn copy(from: &Path, to: &Path, more: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tar(arguments: &[&str], file: &Path, dir: &Path) -> anyhow::Result<()> {
+pub(super) fn tar(arguments: &[&str], file: &Path, dir: &Path) -> anyhow::Result<()> {
     let done = Command::new("tar")
         .args(["--xattrs", "--xattrs-include=*", "--numeric-owner"])
         .args(arguments)
@@ -287,97 +312,22 @@ fn tar(arguments: &[&str], file: &Path, dir: &Path) -> anyhow::Result<()> {
 
 fn archive(draft: &Path, place: &Path) -> anyhow::Result<()> {
     let partial = place.with_extension("tar.partial-file");
-    tar(&["--create", "--sparse"], &partial, draft)?;
-    fs::set_permissions(
-        &partial,
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )?;
+    fs::remove_file(&partial).or_else(ignore_missing)?;
+    // Never readable to others, not while it is written either.
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    drop(options.open(&partial)?);
+    let written = tar(&["--create", "--sparse"], &partial, draft);
+    if written.is_err() {
+        fs::remove_file(&partial)?;
+    }
+    written?;
     File::open(&partial)?.sync_all()?;
     fs::rename(&partial, place).context("put the backup in its place")
 }
 
-fn sync(dir: &Path) -> anyhow::Result<()> {
+pub(super) fn sync(dir: &Path) -> anyhow::Result<()> {
     Ok(rustix::fs::syncfs(File::open(dir)?)?)
-}
-
-/// Runs `warren restore`.
-pub(crate) fn restore(args: &Restore, as_json: bool) -> anyhow::Result<ExitCode> {
-    // Locked until all is in place, so that no server starts on the half of it.
-    let data = DataDir::open(&args.data_dir)?;
-    let others = fs::read_dir(data.path())?.filter_map(Result::ok);
-    let others = others.filter(|entry| entry.file_name() != "lock").count();
-    ensure!(
-        others == 0,
-        "{} is not empty\nhint: restore into a directory that is, and start the server with it",
-        data.path().display()
-    );
-    let scratch = data.path().join("restore.partial");
-    let from = if args.from.is_dir() {
-        args.from.clone()
-    } else {
-        DirBuilder::new().mode(0o700).create(&scratch)?;
-        tar(
-            &["--extract", "--same-permissions", "--same-owner"],
-            &args.from,
-            &scratch,
-        )?;
-        scratch.clone()
-    };
-    let restored = put_back(&from, data.path(), args.from.is_dir());
-    remove(&scratch)?;
-    let manifest = restored?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let lost = runtime.block_on(async {
-        let store = Store::open(&data.path().join(DATABASE)).await?;
-        let lost = store.forget_captures("it is not part of the backup").await;
-        store.close().await;
-        anyhow::Ok(lost?)
-    })?;
-    sync(data.path())?;
-    let text = format!(
-        "Restored the backup of {} to {}",
-        manifest.made_at,
-        data.path().display()
-    );
-    let value = serde_json::json!({ "dataDir": data.path(), "madeAt": manifest.made_at });
-    print::done(as_json, &value, &text)?;
-    if lost > 0 {
-        warning(&format!(
-            "{lost} snapshots of sandboxes are not part of backups and can't be used"
-        ));
-    }
-    if !manifest.templates {
-        warning("the backup is without templates: build them again");
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn put_back(from: &Path, data: &Path, keep: bool) -> anyhow::Result<Manifest> {
-    let text = fs::read(from.join(MANIFEST))
-        .with_context(|| format!("{} is no backup", from.display()))?;
-    let manifest: Manifest = serde_json::from_slice(&text).context("read the backup's manifest")?;
-    if manifest.format > FORMAT {
-        bail!(
-            "the backup was made by Warren {}\nhint: restore it with that version or a newer one",
-            manifest.version
-        );
-    }
-    let parts = KEYS.iter().chain(&[LAYERS, VOLUMES]);
-    // The database last: without it, a restore that was cut off is no server's data.
-    for name in parts.chain(&[DATABASE]) {
-        let part = from.join(name);
-        if !part.exists() {
-            continue;
-        }
-        if keep {
-            copy(&part, &data.join(name), &["--reflink=auto"])?;
-        } else {
-            fs::rename(&part, data.join(name))?;
-        }
-    }
-    Ok(manifest)
 }
 
 #[cfg(test)]

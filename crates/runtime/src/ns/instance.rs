@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Where all instances on the host keep what must not outlive a boot of the machine.
-pub(crate) const SHARED: &str = "/run/warren";
+/// Where all instances on the host keep what must not outlive a boot of the machine, each in
+/// a directory of its name.
+pub const RUN_DIR: &str = "/run/warren";
 
 /// An instance's name and places.
 #[derive(Debug, Clone)]
@@ -39,7 +40,7 @@ impl Instance {
 
     /// Its directory of run-time state.
     pub(crate) fn run_dir(&self) -> PathBuf {
-        Path::new(SHARED).join(&self.name)
+        Path::new(RUN_DIR).join(&self.name)
     }
 
     /// Host's end of the link to its router.

@@ -49,8 +49,9 @@ mod step;
 mod worker;
 
 pub use config::{NsConfig, Overlay};
-pub use criu::{PrepareError, Preparing, SHARED_TOOLS, TOOLS, prepare_tools};
+pub use criu::{PrepareError, Preparing, SHARED_TOOLS, TOOLS, TOOLS_ROOT, prepare_tools};
 pub use helper::helper_main;
+pub use instance::RUN_DIR;
 pub use net::{Refused, RefusedLog, Why};
 pub use probe::{Check, probe};
 pub use runtime::{NsRuntime, RUNTIME_NAME};

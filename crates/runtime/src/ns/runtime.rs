@@ -22,7 +22,7 @@ use super::config::NsConfig;
 use super::core::Core;
 use super::criu::{self, Hold, PrepareError, Preparing, Seat};
 use super::disk::Disks;
-use super::instance::{Instance, SHARED};
+use super::instance::{Instance, RUN_DIR};
 use super::net::{BLOCKED, Network, RefusedLog, SERVICE_ADDRESS};
 use super::parts::{Guarded, Janitor, Places};
 use super::rootfs::Joiner;
@@ -76,7 +76,7 @@ impl NsRuntime {
         let network = Arc::new(step("set up the network", network)?);
         let disks = Disks::open(&instance, &config.data_dir, config.prepared);
         let disks = Arc::new(step("set up the disks", disks)?);
-        let slots = Slots::open(&Path::new(SHARED).join("slots"), instance.name());
+        let slots = Slots::open(&Path::new(RUN_DIR).join("slots"), instance.name());
         let slots = Arc::new(Mutex::new(step("open the slots", slots)?));
         let lock = Arc::new(lock);
         let places = Places {

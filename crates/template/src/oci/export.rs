@@ -50,15 +50,13 @@ pub(crate) struct About {
 /// Writes the image of these layers, lowest first, to an empty file. Two exports of the same
 /// layers are the same bytes.
 pub(crate) fn export(layers: &[PathBuf], about: &About, into: File) -> io::Result<File> {
-    let mut out = Out {
-        file: BufWriter::with_capacity(1 << 20, into),
-    };
+    let mut out = Out::new(into);
     let mut blobs = Vec::new();
     let mut diff_ids = Vec::new();
     for layer in layers {
-        let (blob, diff_id) = out.layer(layer)?;
+        let (digest, diff_id, size) = out.packed(layer, blob_name)?;
         // The same layer twice is one blob, but the archive may hold it twice.
-        blobs.push(blob);
+        blobs.push(Blob { digest, size });
         diff_ids.push(diff_id);
     }
     let env: Vec<String> = about.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -84,11 +82,7 @@ pub(crate) fn export(layers: &[PathBuf], about: &About, into: File) -> io::Resul
     let index = json!({"schemaVersion": 2, "manifests": [described]});
     out.file("index.json", index.to_string().as_bytes())?;
     out.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    out.file.write_all(&[0; 2 * BLOCK])?;
-    let mut file = out
-        .file
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
+    let mut file = out.finish()?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
 }
@@ -105,8 +99,8 @@ impl Blob {
     }
 }
 
-/// The archive that is written.
-struct Out {
+/// A tar archive that is written to an empty file.
+pub(crate) struct Out {
     file: BufWriter<File>,
 }
 
@@ -129,6 +123,24 @@ fn blob_name(digest: &str) -> String {
 }
 
 impl Out {
+    pub(crate) fn new(into: File) -> Self {
+        Self {
+            file: BufWriter::with_capacity(1 << 20, into),
+        }
+    }
+
+    /// Ends the archive and gives its file back.
+    pub(crate) fn finish(mut self) -> io::Result<File> {
+        self.file.write_all(&[0; 2 * BLOCK])?;
+        let file = self.file.into_inner();
+        file.map_err(io::IntoInnerError::into_error)
+    }
+
+    /// Length of what was written.
+    pub(crate) fn position(&mut self) -> io::Result<u64> {
+        self.file.stream_position()
+    }
+
     fn pad(&mut self, size: u64) -> io::Result<()> {
         let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
         match over {
@@ -137,10 +149,25 @@ impl Out {
         }
     }
 
-    fn file(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let size = bytes.len() as u64;
-        self.file.write_all(plain_header(name, size)?.as_bytes())?;
-        self.file.write_all(bytes)?;
+    pub(crate) fn file(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let header = plain_header(name, bytes.len() as u64)?;
+        self.copy(&header, bytes)
+    }
+
+    /// Writes a file that anybody may run.
+    pub(crate) fn program(&mut self, name: &str, size: u64, content: impl Read) -> io::Result<()> {
+        let mut header = plain_header(name, size)?;
+        header.set_mode(0o755);
+        header.set_cksum();
+        self.copy(&header, content)
+    }
+
+    fn copy(&mut self, header: &Header, content: impl Read) -> io::Result<()> {
+        let size = header.entry_size()?;
+        self.file.write_all(header.as_bytes())?;
+        if io::copy(&mut content.take(size), &mut self.file)? != size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         self.pad(size)
     }
 
@@ -156,19 +183,24 @@ impl Out {
         })
     }
 
-    /// Writes a layer; its header comes last, when its digest is known. Also gives the
-    /// digest of its plain form.
-    fn layer(&mut self, dir: &Path) -> io::Result<(Blob, String)> {
+    /// Writes a directory, compressed, as the file that `name` gives for its digest. The
+    /// header comes last, when that is known. Gives the digests, compressed and plain, and
+    /// the length.
+    pub(crate) fn packed(
+        &mut self,
+        dir: &Path,
+        name: impl FnOnce(&str) -> String,
+    ) -> io::Result<(String, String, u64)> {
         let start = self.file.stream_position()?;
         self.file.write_all(&[0; BLOCK])?;
         let (digest, diff_id, size) = packed(dir, &mut self.file)?;
         self.pad(size)?;
         let end = self.file.stream_position()?;
         self.file.seek(SeekFrom::Start(start))?;
-        let header = plain_header(&blob_name(&digest), size)?;
+        let header = plain_header(&name(&digest), size)?;
         self.file.write_all(header.as_bytes())?;
         self.file.seek(SeekFrom::Start(end))?;
-        Ok((Blob { digest, size }, diff_id))
+        Ok((digest, diff_id, size))
     }
 }
 

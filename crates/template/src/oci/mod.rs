@@ -12,8 +12,9 @@ mod registry;
 mod unpack;
 
 pub(crate) use ecr::{EcrError, Keys, sign_in as ecr_sign_in};
-pub(crate) use export::{About, export};
+pub(crate) use export::{About, Out, export};
 pub(crate) use image::{PullError, Pulled};
 pub(crate) use layout::LocalImage;
 pub(crate) use registry::pull;
 pub use registry::{BadMirror, Mirror, RegistryConfig};
+pub(crate) use unpack::{Budget, unpack};

@@ -26,6 +26,7 @@ class Server:
     def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None):
         self.binary = optional("WARREN_BIN")
         assert self.binary, "WARREN_BIN is not set: start the suite through its runner"
+        self.layers = optional("WARREN_LAYERS_DIR")
         self.data = directory / "data"
         self.key_file = directory / "api-key"
         self.log = directory / "server.log"
@@ -45,8 +46,8 @@ class Server:
         command = [*within, self.binary, "up", "--data-dir", self.data, "--api-key-file", self.key_file]
         command += ["--templates", "none"]
         command += ["--listen", f"{self.host}:{self.port}", *flags]
-        if layers := optional("WARREN_LAYERS_DIR"):
-            command += ["--layers-dir", layers]
+        if self.layers:
+            command += ["--layers-dir", self.layers]
         env = {k: v for k, v in os.environ.items() if not k.startswith(("E2B_", "WARREN_"))}
         if abort_at:
             env["WARREN_TEST_ABORT_AT"] = abort_at

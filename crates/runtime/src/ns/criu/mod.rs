@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::CheckpointSupport;
 
 pub(crate) use dump::{Source, dump};
-pub use prepare::{PrepareError, Preparing, prepare_tools};
+pub use prepare::{PrepareError, Preparing, TOOLS_ROOT, prepare_tools};
 pub(crate) use restore::{Seat, restore};
 
 /// Earlier versions fail on kernels of today as soon as a sandbox has a socket.

@@ -20,8 +20,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::Criu;
 use crate::CheckpointSupport;
 
-/// Name of the root among the tools.
-const ROOT: &str = "criu";
+/// Name of the root among the tools. Names that begin with a dot and this are roots in the
+/// making.
+pub const TOOLS_ROOT: &str = "criu";
 /// Begins the names of roots in the making.
 const DRAFT: &str = ".criu-";
 const LOCK: &str = ".criu.lock";
@@ -80,7 +81,7 @@ pub enum Preparing<'a> {
 
 /// Loader and arguments of the CRIU in a root of tools, if there is one.
 pub(super) fn locate(tools: &Path) -> Option<(PathBuf, Vec<String>)> {
-    let usr = tools.join(ROOT).join("usr");
+    let usr = tools.join(TOOLS_ROOT).join("usr");
     let program = usr.join("sbin/criu");
     if !program.exists() {
         return None;
@@ -138,7 +139,7 @@ pub fn prepare_tools(
     }
     let draft = tools.join(format!("{DRAFT}{}", std::process::id()));
     let made = make(&draft, mirror, lock, &mut progress).and_then(|()| {
-        let root = tools.join(ROOT);
+        let root = tools.join(TOOLS_ROOT);
         // One that is there is too old, or torn.
         match fs::remove_dir_all(&root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),

@@ -17,7 +17,7 @@ use warren_sys::netns;
 use super::super::HELPER_COMMAND;
 use super::super::adopt;
 use super::super::core::Core;
-use super::super::instance::SHARED;
+use super::super::instance::RUN_DIR as SHARED;
 use super::{Criu, PATH};
 
 /// Second argument that makes the helper's program run CRIU with what is known, or find it out.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::super::instance::SHARED;
+use super::super::instance::RUN_DIR;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const DEFAULT_MTU: u32 = 1500;
@@ -159,7 +159,7 @@ pub(super) fn passage_close(link: &str) -> io::Result<()> {
 
 /// Serialises changes of what instances share.
 fn locked<T>(change: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let shared = Path::new(SHARED);
+    let shared = Path::new(RUN_DIR);
     fs::create_dir_all(shared.join("forwarding"))?;
     let path = shared.join("lock");
     let lock = OpenOptions::new()
