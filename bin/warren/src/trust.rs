@@ -15,10 +15,12 @@ use crate::address::authorities;
 use crate::cli::address::Trust;
 use crate::print::{self, line};
 
-/// A trust store of the system: where anchors are put, and what takes them up.
+/// A trust store of the system: where anchors are put, what takes them up, and what forgets
+/// those that are gone.
 struct Store {
     dir: &'static str,
     update: &'static [&'static str],
+    forget: &'static [&'static str],
     /// All that is trusted, for clients that bring a list of their own.
     bundle: &'static str,
 }
@@ -27,11 +29,13 @@ const STORES: [Store; 2] = [
     Store {
         dir: "/usr/local/share/ca-certificates",
         update: &["update-ca-certificates"],
+        forget: &["update-ca-certificates", "--fresh"],
         bundle: "/etc/ssl/certs/ca-certificates.crt",
     },
     Store {
         dir: "/etc/pki/ca-trust/source/anchors",
         update: &["update-ca-trust", "extract"],
+        forget: &["update-ca-trust", "extract"],
         bundle: "/etc/pki/tls/certs/ca-bundle.crt",
     },
 ];
@@ -79,7 +83,12 @@ pub(crate) fn run(args: &Trust, as_json: bool) -> anyhow::Result<ExitCode> {
             done => done.with_context(|| format!("change {}", anchor.display()))?,
         }
     }
-    act(args, &mut out, store.update)?;
+    let changed = if args.remove {
+        store.forget
+    } else {
+        store.update
+    };
+    act(args, &mut out, changed)?;
     if !args.remove {
         for (domain, _) in &domains {
             find_names(args, &mut out, domain)?;
@@ -130,7 +139,7 @@ pub(crate) fn withdraw(data_dir: &Path) -> anyhow::Result<usize> {
         }
     }
     if removed > 0 {
-        update(store.update)?;
+        update(store.forget)?;
     }
     Ok(removed)
 }

@@ -155,8 +155,9 @@ impl Control {
     /// Sorts a node's refusal. A sandbox that the node does not know has ended; should its
     /// word of that be lost, the row must not stay alive for ever.
     pub(crate) async fn refused(&self, record: &SandboxRecord, error: NodeError) -> SandboxError {
+        let end_at = (record.state != SandboxState::Paused).then_some(record.end_at);
         if let NodeError::NotFound(id) = &error
-            && let Err(error) = self.presume_ended(id, record.end_at).await
+            && let Err(error) = self.presume_ended(id, end_at).await
         {
             return error.into();
         }

@@ -50,6 +50,7 @@ impl Control {
         for LiveSandbox {
             id,
             end_at,
+            paused,
             revision,
             ..
         } in rows
@@ -66,7 +67,7 @@ impl Control {
                     result.adopted += 1;
                 }
                 None => {
-                    self.presume_ended(&id, end_at).await?;
+                    self.presume_ended(&id, (!paused).then_some(end_at)).await?;
                     result.ended += 1;
                 }
             }
@@ -88,18 +89,17 @@ impl Control {
         Ok(result)
     }
 
-    /// Ends a row whose sandbox is gone. The reason is a guess that gives way to what the
-    /// node tells.
+    /// Ends a row whose sandbox is gone, and whose time ends at `end_at` unless it is paused.
+    /// The reason is a guess that gives way to what the node tells.
     pub(crate) async fn presume_ended(
         &self,
         id: &SandboxId,
-        end_at: Timestamp,
+        end_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        let end = if end_at <= now {
-            SandboxEnd::new(EndReason::TimedOut, end_at)
-        } else {
-            SandboxEnd::new(EndReason::HostRestarted, now)
+        let end = match end_at.filter(|end_at| *end_at <= now) {
+            Some(end_at) => SandboxEnd::new(EndReason::TimedOut, end_at),
+            None => SandboxEnd::new(EndReason::HostRestarted, now),
         };
         self.recent_ends.note(id, end);
         self.quota.release(id);

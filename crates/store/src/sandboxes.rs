@@ -102,6 +102,8 @@ pub struct LiveSandbox {
     pub disk_mib: u32,
     /// When it ends, or was paused.
     pub end_at: Timestamp,
+    /// Whether it is paused.
+    pub paused: bool,
     /// Raised by every pause and resume.
     pub revision: u64,
 }
@@ -219,6 +221,7 @@ struct LiveRow {
     memory_mib: i64,
     disk_mib: i64,
     end_at: i64,
+    state: String,
     revision: i64,
 }
 
@@ -235,6 +238,7 @@ impl TryFrom<LiveRow> for LiveSandbox {
             memory_mib: number(row.memory_mib, "memory_mib")?,
             disk_mib: number(row.disk_mib, "disk_mib")?,
             end_at: timestamp(row.end_at, "end_at", id)?,
+            paused: row.state == PAUSED,
             revision: u64::try_from(row.revision).map_err(|_| malformed("revision", id))?,
             id: id.parse().map_err(|_| malformed("id", id))?,
         })
@@ -399,7 +403,7 @@ impl Store {
     /// [`StoreError`] when the database fails.
     pub async fn sandbox_list_all_live(&self) -> Result<Vec<LiveSandbox>, StoreError> {
         let rows: Vec<LiveRow> = sqlx::query_as(
-            "SELECT id, team_id, key_id, cpu_count, memory_mib, disk_mib, end_at, revision
+            "SELECT id, team_id, key_id, cpu_count, memory_mib, disk_mib, end_at, state, revision
              FROM sandboxes WHERE ended_at IS NULL",
         )
         .fetch_all(&self.reader)

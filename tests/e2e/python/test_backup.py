@@ -50,8 +50,8 @@ def saved(tmp_path_factory):
     server.start("--warm", "0")
     recipe = Template().from_template("base").run_cmd("echo built > /home/user/built")
     Template.build(recipe, alias="mine", cpu_count=1, memory_mb=512, **server.options)
-    volume = Volume.create("kept", **server.options, volume_api_url=server.url)
-    volume.write_file("/one", "from outside")
+    volume = Volume.create("kept", **server.volume_options)
+    volume.write_file("/one", "from outside", **server.volume_options)
     running = Sandbox.create("mine", volume_mounts={"/mnt/kept": volume}, **server.options)
     running.commands.run("echo from inside > /mnt/kept/two", user="root")
     paused = server.create()
@@ -92,8 +92,8 @@ def test_a_server_with_all_that_it_kept_is_restored(saved, tmp_path):
     try:
         made = Sandbox.create("mine", **copy.options)
         assert made.files.read("/home/user/built") == "built\n"
-        volume = Volume.connect(saved.volume, **copy.options, volume_api_url=copy.url)
-        assert volume.read_file("/one") == "from outside"
+        volume = Volume.connect(saved.volume, **copy.volume_options)
+        assert volume.read_file("/one", **copy.volume_options) == "from outside"
         mounted = Sandbox.create("base", volume_mounts={"/mnt/kept": volume}, **copy.options)
         assert mounted.commands.run("cat /mnt/kept/two").stdout == "from inside\n"
     finally:

@@ -232,8 +232,7 @@ def test_the_static_program_of_a_release_runs_on_any_machine(machine, tmp_path):
     name = f"{uuid.uuid4().hex[:8]}.test"
     one.run("sh", "-c", f"echo 127.0.0.1 {name} >> /etc/hosts")
     one.up(program, "--layers-dir", "/layers")
-    demo = one.run(program, "demo", "--api-url", f"http://{name}:{one.port}", "--data-dir", one.data)
-    assert "user on Linux" in demo
+    one.run(program, "sandbox", "list", "--api-url", f"http://{name}:{one.port}", "--data-dir", one.data)
     assert one.down() == 0
     # The package's dependencies are fetched by apt, from a machine that has none of them.
     [deb] = made.glob("*.deb")

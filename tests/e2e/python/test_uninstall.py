@@ -14,7 +14,6 @@ from support import host
 from support.env import optional
 from support.machine import Machine
 from support.server import Server
-from support.wait import until
 
 WARREN = optional("WARREN_BIN")
 
@@ -41,15 +40,23 @@ def rules() -> set[str]:
     return host.lines("nft", "list", "ruleset") | host.lines("iptables-save")
 
 
+@pytest.fixture
+def server(tmp_path):
+    """A server that a test uninstalls."""
+    server = Server(tmp_path)
+    yield server
+    if server.data.exists():
+        server.clear()
+
+
 @pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_nothing_is_left(tmp_path, end):
+def test_nothing_is_left(server, tmp_path, end):
     before, filters = host.snapshot(), rules()
     forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     run = Path("/run/warren")
     noted = {path.name for path in run.iterdir()} if run.exists() else set()
-    server = Server(tmp_path)
     server.start()
-    volume = Volume.create("kept", **server.options, volume_api_url=server.url)
+    volume = Volume.create("kept", **server.volume_options)
     running = server.create(volume_mounts={"/mnt/kept": volume})
     running.commands.run("echo x > /mnt/kept/x")
     running.commands.run("sleep 4321", background=True, timeout=0)
@@ -74,8 +81,7 @@ def test_nothing_is_left(tmp_path, end):
     assert "is not there" in uninstall("--yes", "--data-dir", server.data)
 
 
-def test_data_can_be_kept(tmp_path):
-    server = Server(tmp_path)
+def test_data_can_be_kept(server):
     server.start("--warm", "0")
     gone = server.create()
     assert "another server uses" in uninstall("--keep-data", "--data-dir", server.data, fails=True)
@@ -102,13 +108,13 @@ def test_the_trust_in_its_certificates_goes_with_a_server(tmp_path):
         one.run(program, "trust", "--data-dir", one.data)
         anchors = "/usr/local/share/ca-certificates"
         assert one.run("ls", anchors) == "warren-sandboxes.test.crt\n"
-        trusted = lambda: one.run("sh", "-c", "ls /etc/ssl/certs | grep -c warren || true").strip()
-        assert trusted() != "0"
+        trusted = ("sh", "-c", "ls /etc/ssl/certs | grep warren")
+        assert one.ran(*trusted)
         assert one.down() == 0
         told = one.run(program, "uninstall", "--yes", "--data-dir", one.data)
         assert "does not trust its certificates any more" in told
         assert one.run("ls", anchors) == ""
-        until(lambda: trusted() == "0", "the store is up to date")
+        assert not one.ran(*trusted)
     finally:
         if one.server and one.server.poll() is None:
             one.down()

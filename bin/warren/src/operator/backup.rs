@@ -37,8 +37,6 @@ const VOLUMES: &str = "volumes";
 pub(super) const PARTS: [&str; 10] = [
     KEYS[0], KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], LAYERS, VOLUMES, DATABASE,
 ];
-/// Where the server notes the sandboxes that it has.
-const LEDGER: &str = "sandboxes";
 /// How often a copy begins anew because layers went away under it.
 const TRIES: usize = 3;
 
@@ -152,8 +150,7 @@ fn make(args: &Backup, data: &Path, draft: &Path) -> anyhow::Result<()> {
     }
     if args.volumes {
         let is_up = runtime.block_on(socket::connect(data))?.is_some();
-        let is_in_use = is_up || has_sandboxes(data)?;
-        copy_volumes(data, &draft.join(VOLUMES), is_in_use)?;
+        copy_volumes(data, &draft.join(VOLUMES), is_up)?;
     }
     let mut digests = BTreeMap::new();
     for name in PARTS {
@@ -230,15 +227,19 @@ fn copy_layers(
     Ok(missing)
 }
 
-/// Whether sandboxes are noted, which run on without the server and write to their volumes.
-fn has_sandboxes(data: &Path) -> io::Result<bool> {
-    match fs::read_dir(data.join(LEDGER)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        entries => Ok(entries?.next().is_some()),
+/// Whether an image is mounted: sandboxes run on without the server, and write to it.
+fn is_mounted(image: &Path) -> io::Result<bool> {
+    for device in fs::read_dir("/sys/block")? {
+        // There is no such file unless it is a loop device that is in use.
+        let backing = device?.path().join("loop/backing_file");
+        if fs::read_to_string(backing).is_ok_and(|path| Path::new(path.trim_end()) == image) {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
-fn copy_volumes(data: &Path, target: &Path, is_in_use: bool) -> anyhow::Result<()> {
+fn copy_volumes(data: &Path, target: &Path, is_up: bool) -> anyhow::Result<()> {
     fs::create_dir_all(target)?;
     let from = data.join(VOLUMES);
     let entries = match fs::read_dir(&from) {
@@ -251,7 +252,7 @@ fn copy_volumes(data: &Path, target: &Path, is_in_use: bool) -> anyhow::Result<(
             continue;
         }
         let to = target.join(image.file_name().context("a volume without a name")?);
-        if !is_in_use {
+        if !is_up && !is_mounted(&image)? {
             copy(&image, &to, &[])?;
             continue;
         }

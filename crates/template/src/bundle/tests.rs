@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -242,7 +242,8 @@ fn manifests_of_strangers_are_refused_with_the_reason() {
         assert_eq!(place.installed(), [] as [PathBuf; 0], "{error}");
         error.to_string()
     };
-    let cases: [(&dyn Fn(&mut Forged), &str); 9] = [
+    type Case<'a> = (&'a dyn Fn(&mut Forged), &'a str);
+    let cases: [Case<'_>; 9] = [
         (&|it| it.manifest["form"] = json!(2), "of form 2"),
         (
             &|it| it.manifest["machine"] = json!("vax"),
@@ -323,7 +324,7 @@ fn an_announced_name_of_any_size_is_not_taken_into_memory() {
     header.set_size(1 << 40);
     header.set_cksum();
     let mut bytes = header.as_bytes().to_vec();
-    bytes.extend(io::repeat(b'x').take(1 << 20).bytes().map(Result::unwrap));
+    bytes.extend(vec![b'x'; 1 << 20]);
     let error = place.install_bytes(&bytes).unwrap_err();
     let cause = error.source().unwrap().to_string();
     assert!(cause.contains("an extension header of"), "{cause}");
@@ -335,7 +336,10 @@ proptest! {
     /// Whatever byte is damaged: either it is refused, or what is installed is what was
     /// packed. Nothing half is ever seen.
     #[test]
-    fn a_damaged_bundle_installs_what_was_packed_or_nothing(at in any::<prop::sample::Index>(), flip in 1u8..) {
+    fn a_damaged_bundle_installs_what_was_packed_or_nothing(
+        at in any::<prop::sample::Index>(),
+        flip in 1u8..,
+    ) {
         let place = Place::new();
         let mut bytes = fs::read(place.bundle()).unwrap();
         let at = at.index(bytes.len());
@@ -351,6 +355,7 @@ proptest! {
             prop_assert_eq!(fs::read_to_string(program).unwrap(), "ELF");
             prop_assert!(layer.exists() && place.path("to/tools/criu/criu").exists());
         }
-        prop_assert!(place.installed().iter().all(|path| !path.to_string_lossy().contains("partial")));
+        let is_partial = |path: &PathBuf| path.to_string_lossy().contains("partial");
+        prop_assert!(!place.installed().iter().any(is_partial));
     }
 }

@@ -103,6 +103,11 @@ class Server:
         """What the SDK needs to talk to this server."""
         return {"api_key": self.key, "api_url": self.url, "sandbox_url": self.url}
 
+    @property
+    def volume_options(self) -> dict[str, str]:
+        """What the SDK's volumes need to talk to this server."""
+        return {"api_key": self.key, "api_url": self.url}
+
     def api(self) -> httpx.Client:
         return client(self.url, headers={"X-API-Key": self.key})
 
