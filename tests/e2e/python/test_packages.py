@@ -5,6 +5,7 @@ The programs in them are those under test; the slow test builds the static one.
 
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 import uuid
@@ -57,13 +58,20 @@ def machine(tmp_path_factory):
 
     yield make
     for one in made:
-        if one.server and one.server.poll() is None:
-            one.signal(9)
-        names = "/opt/*/bin/warren /usr/bin/warren /usr/local/bin/warren"
-        if one.ran("test", "-e", f"{one.data}/warren.db"):
-            one.run("sh", "-c", f"set -- {names}; for p; do [ ! -x $p ] || exec $p uninstall --yes --data-dir {one.data}; done")
-        one.close()
-        shutil.rmtree(one.directory)
+        try:
+            clear(one)
+        finally:
+            one.close()
+            shutil.rmtree(one.directory)
+
+
+def clear(one: Machine) -> None:
+    """Ends what a failed test left of a server."""
+    if one.server and one.server.poll() is None:
+        one.signal(signal.SIGKILL)
+    for program in ("/opt/warren/bin/warren", "/usr/bin/warren", "/usr/local/bin/warren"):
+        if one.ran("test", "-e", f"{one.data}/warren.db") and one.ran("test", "-x", program):
+            one.run(program, "uninstall", "--yes", "--data-dir", one.data, seconds=500)
 
 
 def unpacked(packages: Path, machine: Machine) -> str:
