@@ -28,6 +28,7 @@ mod reference;
 mod sandbox;
 mod sshclient;
 mod sshserve;
+mod telemetry;
 mod template;
 mod tools;
 mod trust;

@@ -1,7 +1,7 @@
 //! `warren up`: joins the parts into a server and runs it until a signal.
 
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -43,6 +43,7 @@ use crate::guest;
 use crate::interpreter;
 use crate::operator;
 use crate::sshserve::Ssh;
+use crate::telemetry;
 use crate::tools;
 use crate::vault::{ControlVault, HostProxyCheck};
 use crate::volume;
@@ -59,7 +60,7 @@ const EVENTS_PORT: u16 = 80;
 
 /// Runs the server.
 pub(crate) fn run(args: Up) -> anyhow::Result<ExitCode> {
-    init_logging(args.telemetry.is_json());
+    let _sent = telemetry::init(&args.telemetry)?;
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "sandboxes need root\nhint: run it with sudo"
@@ -72,20 +73,6 @@ pub(crate) fn run(args: Up) -> anyhow::Result<ExitCode> {
     runtime.shutdown_timeout(ABANDON);
     done?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn init_logging(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WARREN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    if json {
-        builder.json().init()
-    } else {
-        builder.init()
-    }
 }
 
 /// Says something to the person at the terminal. Nobody to hear it is no failure.

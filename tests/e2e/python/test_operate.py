@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -149,3 +151,46 @@ def test_a_backup_taken_while_the_server_runs_is_a_server_again(server, tmp_path
         other.stop()
     assert sandbox.is_running()
     sandbox.kill()
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes what is sent by OTLP."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Taker)
+        self.got: list[tuple[str, bytes]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def has(self, path, *texts):
+        return any(
+            where == path and all(text.encode() in body for text in texts)
+            for where, body in self.got
+        )
+
+
+class Taker(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.got.append((self.path, body))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_logs_and_spans_go_to_a_collector(tmp_path):
+    one = Server(tmp_path)
+    with Collector() as collector:
+        url = f"http://127.0.0.1:{collector.server_port}"
+        one.start("--end-sandboxes", "--warm", "0", "--otlp-endpoint", url)
+        try:
+            with one.api() as api:
+                request = api.get("/v2/sandboxes").headers["x-request-id"]
+        finally:
+            one.stop()
+        # What had gathered was sent before the end.
+        assert collector.has("/v1/logs", "service.name", "warren", "node started")
+        assert collector.has("/v1/traces", "request", "/v2/sandboxes", request)
+        collector.shutdown()

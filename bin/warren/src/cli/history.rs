@@ -115,6 +115,11 @@ pub(crate) struct Telemetry {
     #[arg(long, env = "WARREN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub(crate) metrics_listen: Option<SocketAddr>,
 
+    /// Send log lines and spans of requests to a collector here by OTLP, as protobuf over
+    /// HTTP, below `/v1/logs` and `/v1/traces`.
+    #[arg(long, env = "WARREN_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+
     /// How the server logs.
     #[arg(
         long,
