@@ -1,60 +1,51 @@
-//! Where the server's log lines and spans go: standard error, and by OTLP to a collector.
+//! What the server tells of itself while it works: log lines to people or programs, and by
+//! OTLP log lines and spans to a collector.
+
+mod exporter;
+mod otlp;
+mod parent;
 
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use opentelemetry_otlp::{LogExporter, Protocol, SpanExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Metadata;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+pub(crate) use self::otlp::Sent;
+pub(crate) use self::parent::{below, remote_parent};
 use crate::cli::history::Telemetry;
 
-const SERVICE: &str = "warren";
-
-/// What sends to a collector. Dropping it sends what has gathered.
-#[derive(Debug)]
-pub(crate) struct Sent {
-    traces: SdkTracerProvider,
-    logs: SdkLoggerProvider,
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        // A collector that is gone has missed it; there is nobody left to tell.
-        self.traces.shutdown().ok();
-        self.logs.shutdown().ok();
-    }
-}
-
 /// Begins to log. Keep what is returned until the end; call it before there is an async
-/// runtime, since what sends has a thread of its own.
-pub(crate) fn init(args: &Telemetry) -> anyhow::Result<Option<Sent>> {
+/// runtime, since what sends has threads of its own.
+pub(crate) fn init(args: &Telemetry) -> anyhow::Result<Sent> {
     let filter = EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer();
     let lines = if args.is_json() {
-        lines.json().boxed()
+        lines.json().with_writer(std::io::stdout).boxed()
     } else {
-        lines.boxed()
+        lines
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .boxed()
     };
-    let sent = match &args.otlp_endpoint {
-        Some(endpoint) => Some(sender(endpoint).context("set up OTLP")?),
-        None => None,
-    };
-    let spans = sent
-        .as_ref()
-        .map(|sent| tracing_opentelemetry::layer().with_tracer(sent.traces.tracer(SERVICE)));
-    let logs = sent
-        .as_ref()
-        .map(|sent| OpenTelemetryTracingBridge::new(&sent.logs));
+    let sent = Sent::open(args.otlp_endpoint.as_deref()).context("set up OTLP")?;
+    let spans = sent.traces.as_ref().map(|traces| {
+        // Events are sent as log lines, which name the span.
+        let wanted = filter_fn(|metadata| metadata.is_span() && is_own(metadata));
+        tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer(otlp::SERVICE))
+            .with_threads(false)
+            .with_filter(wanted)
+    });
+    let logs = sent.logs.as_ref().map(|logs| {
+        let wanted = filter_fn(is_own);
+        OpenTelemetryTracingBridge::new(logs).with_filter(wanted)
+    });
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
@@ -64,34 +55,25 @@ pub(crate) fn init(args: &Telemetry) -> anyhow::Result<Option<Sent>> {
     Ok(sent)
 }
 
-fn sender(endpoint: &str) -> anyhow::Result<Sent> {
-    let resource = Resource::builder()
-        .with_service_name(SERVICE)
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build();
-    // The client that sends wants to know who does the cryptography; the first word counts.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
-    let endpoint = endpoint.trim_end_matches('/');
-    let traces = SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(format!("{endpoint}/v1/traces"))
-        .build()?;
-    let logs = LogExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(format!("{endpoint}/v1/logs"))
-        .build()?;
-    Ok(Sent {
-        traces: SdkTracerProvider::builder()
-            .with_resource(resource.clone())
-            .with_batch_exporter(traces)
-            .build(),
-        logs: SdkLoggerProvider::builder()
-            .with_resource(resource)
-            .with_batch_exporter(logs)
-            .build(),
+/// Whether it is told by what does not take part in sending: that would never end.
+fn is_own(metadata: &Metadata<'_>) -> bool {
+    const SENDING: [&str; 7] = [
+        "opentelemetry",
+        "hyper",
+        "reqwest",
+        "h2",
+        "rustls",
+        "tower",
+        "tokio",
+    ];
+    let crate_name = metadata.target().split("::").next().unwrap_or_default();
+    !SENDING.iter().any(|sending| {
+        crate_name
+            .strip_prefix(sending)
+            .is_some_and(is_rest_of_name)
     })
+}
+
+fn is_rest_of_name(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('_')
 }

@@ -218,6 +218,7 @@ async fn start(args: Up) -> anyhow::Result<()> {
         shown,
         &args.data_dir.path,
         tls.is_some().then_some(&domain),
+        args.telemetry.is_json(),
     );
     if let Some(ssh) = ssh {
         let (node, control) = (Arc::clone(&node), Arc::clone(&control));
@@ -472,14 +473,23 @@ pub(crate) fn local_url(listen: SocketAddr) -> String {
 }
 
 /// Tells how to use the server. The key is told at the first start only: what is printed
-/// may be kept by others.
-fn announce(listen: SocketAddr, key: Option<&Secret>, data_dir: &Path, domain: Option<&String>) {
+/// may be kept by others. Where the log goes to standard output, nothing else does.
+fn announce(
+    listen: SocketAddr,
+    key: Option<&Secret>,
+    data_dir: &Path,
+    domain: Option<&String>,
+    is_json: bool,
+) {
     let url = local_url(listen);
     let key = key.map_or_else(
         || format!("$(warren key show-first --data-dir {})", data_dir.display()),
         |key| key.expose().to_owned(),
     );
-    let mut out = std::io::stdout().lock();
+    let mut out: Box<dyn Write> = match is_json {
+        true => Box::new(std::io::stderr()),
+        false => Box::new(std::io::stdout()),
+    };
     let shown = format!(
         "Warren is ready at {url}\n\n  export E2B_API_URL={url}\n  export E2B_SANDBOX_URL={url}\n  export E2B_VOLUME_API_URL={url}\n  export E2B_API_KEY={key}\n"
     );
@@ -508,7 +518,9 @@ impl hyper::service::Service<Request<Incoming>> for Edge {
             let proxy = self.proxy.clone();
             Box::pin(async move { Ok(proxy.serve_request(request).await.map(Body::new)) })
         } else {
-            Box::pin(hyper::service::Service::call(&self.api, request))
+            let parent = telemetry::remote_parent(request.headers());
+            let answer = hyper::service::Service::call(&self.api, request);
+            telemetry::below(parent, answer)
         }
     }
 }

@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use warren_control::{
-    AuditError, AuditQuery, AuditRecord, ExplainError, NewKey, NewTeam, TeamChange, TeamRecord,
-    TeamView, TeamsError, UserRecord, UserView, UsersError,
+    AuditError, AuditQuery, AuditRecord, NewKey, NewTeam, TeamChange, TeamRecord, TeamView,
+    TeamsError, UserRecord, UserView, UsersError,
 };
 use warren_types::KeyScope;
 use warren_wire as wire;
@@ -87,7 +87,8 @@ fn shown_user(view: UserView) -> wire::AdminUser {
     }
 }
 
-fn shown_entry(entry: AuditRecord) -> wire::AuditEntry {
+/// An entry of the audit trail as it is told.
+pub(crate) fn shown_entry(entry: AuditRecord) -> wire::AuditEntry {
     wire::AuditEntry {
         id: entry.id.to_string(),
         timestamp: entry.at,
@@ -99,6 +100,7 @@ fn shown_entry(entry: AuditRecord) -> wire::AuditEntry {
         status: entry.status,
         reason: entry.reason,
         request_id: entry.request_id,
+        origin: entry.origin,
         data: entry.data,
     }
 }
@@ -347,31 +349,6 @@ pub(crate) async fn token_delete(
     Ok(no_content())
 }
 
-impl From<ExplainError> for ApiError {
-    fn from(error: ExplainError) -> Self {
-        match &error {
-            ExplainError::Store(_) => Self::internal(&error),
-            ExplainError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
-        }
-    }
-}
-
-/// `GET /admin/explain/{id}`
-pub(crate) async fn explain(State(app): State<Arc<App>>, PathText(id): PathText) -> Answer {
-    let told = app.control.explain(&id).await?;
-    let events = told.events.into_iter().map(|event| wire::ExplainedEvent {
-        timestamp: event.at,
-        kind: event.kind.as_str().to_owned(),
-    });
-    let body = wire::Explanation {
-        summary: told.summary,
-        events: events.collect(),
-        trail: told.trail.into_iter().map(shown_entry).collect(),
-        log: told.log,
-    };
-    Ok(json(StatusCode::OK, &body))
-}
-
 /// `GET /admin/audit`
 pub(crate) async fn audit(State(app): State<Arc<App>>, query: Query) -> Answer {
     let team_id = match query.filled("team") {
@@ -387,6 +364,7 @@ pub(crate) async fn audit(State(app): State<Arc<App>>, query: Query) -> Answer {
         action: text("action"),
         actor: text("actor"),
         since: since.map_err(|_| ApiError::validation("since must be a time"))?,
+        refused: query.text("refused") == Some("true"),
         next_token: text("nextToken"),
         limit: query.integer("limit")?,
     };

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::RequestExt;
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument;
 use uuid::Uuid;
-use warren_control::{Actor, AuthError, By, Caller};
-use warren_types::TeamId;
+use warren_control::{Actor, AuthError, By, Caller, VolumeHolder};
 
 use crate::error::ApiError;
 use crate::extract::{self, detached};
@@ -19,7 +19,7 @@ use crate::operations::{Access, Operation, Trail};
 use crate::rate::Calling;
 use crate::router::App;
 use crate::secrets;
-use crate::trail::{Entry, Outcome};
+use crate::trail::{Entry, Outcome, origin};
 use crate::volumecontent::Refusal;
 
 const API_KEY: &str = "x-api-key";
@@ -65,6 +65,8 @@ enum Shown {
     Operator(Actor),
     /// Somebody, for a team.
     Caller(Arc<Caller>),
+    /// Whoever has a volume's token.
+    Holder(VolumeHolder),
 }
 
 /// Lets a request through to its handler if it shows a credential that the operation
@@ -96,33 +98,45 @@ async fn let_through(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let shown = match authenticate(app, operation.access, request.headers()).await {
+    let shown = match operation.access {
+        Access::Volume => match volume_token(app, &mut request).await {
+            Ok(holder) => Ok(Shown::Holder(holder)),
+            Err(refusal) => return refusal.into_response(),
+        },
+        access => authenticate(app, access, request.headers()).await,
+    };
+    let shown = match shown {
         Ok(shown) => shown,
-        Err(error) if operation.access == Access::Volume => {
-            tracing::debug!(?error, "no volume token");
-            return Refusal::unauthorized().into_response();
-        }
         Err(error) if operation.path.starts_with(secrets::ALL) => {
             return secrets::unauthorized(error).into_response();
         }
         Err(error) => return error.into_response(),
     };
-    let (actor, caller) = match shown {
+    let (actor, team, caller) = match shown {
         Shown::Nobody => return next.run(request).await,
-        Shown::Operator(actor) => (actor, None),
-        Shown::Caller(caller) => (caller.actor, Some(caller)),
+        Shown::Operator(actor) => (actor, None, None),
+        Shown::Caller(caller) => (caller.actor, Some(caller.team.id), Some(caller)),
+        Shown::Holder(holder) => (holder.actor, Some(holder.team), None),
     };
     let id = Uuid::new_v4().to_string();
-    let team = caller.as_ref().map(|caller| caller.team.id);
     let span = tracing::info_span!(
-        "request", method = %operation.method, route = operation.path, request_id = %id,
-        team_id = team.map(tracing::field::display)
+        "request", otel.name = %format_args!("{} {}", operation.method, operation.path),
+        otel.kind = "server", http.route = operation.path, request_id = %id,
+        team_id = team.map(tracing::field::display),
+        http.response.status_code = tracing::field::Empty, otel.status_code = tracing::field::Empty
     );
     let header = HeaderValue::from_str(&id).ok();
+    let (mut parts, body) = request.into_parts();
     let by = By {
         actor,
         request_id: Some(id),
+        origin: origin(&parts),
     };
+    let entry = match operation.trail {
+        Trail::Reads => None,
+        _ => Some(Entry::begin(operation, by.clone(), team, &mut parts).await),
+    };
+    let mut request = Request::from_parts(parts, body);
     let rate = caller.as_deref().and_then(|caller| {
         let (team_per_minute, key_per_minute) = app.control.requests_per_minute(caller);
         let calling = Calling {
@@ -134,7 +148,13 @@ async fn let_through(
         app.rates.take(calling, &operation.method, operation.path)
     });
     let mut response = match rate {
-        Some(Err(refused)) => refused.into_response(),
+        Some(Err(refused)) => {
+            let response = refused.into_response();
+            if let Some(entry) = entry {
+                entry.too_early().finish(app, Outcome::of(&response)).await;
+            }
+            response
+        }
         rate => {
             let refused = match &caller {
                 Some(caller) if operation.writes() => caller
@@ -142,17 +162,12 @@ async fn let_through(
                     .err(),
                 _ => None,
             };
-            request.extensions_mut().insert(Doer(by.clone()));
+            request.extensions_mut().insert(Doer(by));
             if let Some(caller) = caller {
                 request.extensions_mut().insert(Auth(caller));
             }
-            let work = Work {
-                operation,
-                by,
-                team,
-                refused,
-            };
-            let mut response = work.run(app, request, next).instrument(span).await;
+            let work = work(app, entry, refused, request, next);
+            let mut response = work.instrument(span.clone()).await;
             if let Some(Ok(state)) = rate {
                 state.write(response.headers_mut());
             }
@@ -162,53 +177,62 @@ async fn let_through(
     if let Some(header) = header {
         response.headers_mut().insert(REQUEST_ID.clone(), header);
     }
+    let status = response.status();
+    // A number that is signed is sent as one.
+    span.record("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     response
 }
 
-/// A request that showed a credential.
-struct Work<'a> {
-    operation: &'a Operation,
-    by: By,
-    team: Option<TeamId>,
+/// Answers a request that showed a credential; what leaves an entry in the trail does so
+/// before.
+async fn work(
+    app: &Arc<App>,
+    entry: Option<Entry>,
     refused: Option<AuthError>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let answer = async move {
+        match refused {
+            Some(error) => ApiError::from(error).into_response(),
+            None => next.run(request).await,
+        }
+    };
+    let Some(entry) = entry else {
+        return answer.await;
+    };
+    let told = Arc::clone(app);
+    // In a task of its own: a client that goes away must not keep what it did out of the
+    // trail.
+    let done = detached(&app.control, async move {
+        let response = answer.await;
+        entry.finish(&told, Outcome::of(&response)).await;
+        response
+    });
+    done.await.unwrap_or_else(IntoResponse::into_response)
 }
 
-impl Work<'_> {
-    async fn run(self, app: &Arc<App>, request: Request, next: Next) -> Response {
-        if self.operation.trail == Trail::Reads {
-            return match self.refused {
-                Some(error) => ApiError::from(error).into_response(),
-                None => next.run(request).await,
-            };
-        }
-        let (mut parts, body) = request.into_parts();
-        let entry = Entry::begin(self.operation, self.by, self.team, &mut parts).await;
-        let request = Request::from_parts(parts, body);
-        let control = Arc::clone(&app.control);
-        // In a task of its own: a client that goes away must not keep what it did out of
-        // the trail.
-        let done = detached(&app.control, async move {
-            let response = match self.refused {
-                Some(error) => ApiError::from(error).into_response(),
-                None => next.run(request).await,
-            };
-            entry.finish(&control, Outcome::of(&response)).await;
-            response
-        });
-        done.await.unwrap_or_else(IntoResponse::into_response)
-    }
+/// Whom the token of a volume was made for.
+async fn volume_token(app: &App, request: &mut Request) -> Result<VolumeHolder, Refusal> {
+    let Ok(Some(token)) = bearer(request.headers()).map(|token| token.map(str::to_owned)) else {
+        return Err(Refusal::unauthorized());
+    };
+    let params = request.extract_parts::<RawPathParams>().await;
+    let params = params.map_err(|_| Refusal::unauthorized())?;
+    let id = params.iter().next().map(|(_, id)| id).unwrap_or_default();
+    Ok(app.control.volume_holder(id, &token).await?)
 }
 
 async fn authenticate(app: &App, access: Access, headers: &HeaderMap) -> Result<Shown, ApiError> {
     let has_admin = headers.contains_key(ADMIN_TOKEN);
     let team = team_named(headers);
     let caller = match access {
-        Access::Open => return Ok(Shown::Nobody),
+        // The token of a volume was looked at before.
+        Access::Open | Access::Volume => return Ok(Shown::Nobody),
         Access::Admin => return admin(app, headers).map(Shown::Operator),
-        Access::Volume => {
-            bearer(headers)?.ok_or(AuthError::Missing)?;
-            return Ok(Shown::Nobody);
-        }
         _ if has_admin => admin_for_team(app, headers).await?,
         Access::Key => match (api_key(headers)?, person(headers)?) {
             (Some(key), _) => app.control.authenticate_key(key).await?,

@@ -8,6 +8,7 @@ mod convert;
 mod cors;
 mod error;
 mod events;
+mod explain;
 mod extract;
 mod health;
 mod idempotent;

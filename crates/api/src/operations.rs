@@ -29,7 +29,7 @@ pub(crate) enum Access {
 pub(crate) enum Trail {
     /// Nobody: it only reads.
     Reads,
-    /// Nobody: it is asked for all the time, and events tell of it.
+    /// The request, but only the first of many alike: it is asked for all the time.
     Frequent,
     /// The request, before it is answered.
     Request,
@@ -48,14 +48,12 @@ pub struct Operation {
     pub is_built: bool,
     pub(crate) access: Access,
     pub(crate) trail: Trail,
-    /// Whether what it tells lets one change things, though it changes nothing.
-    pub(crate) tells_secret: bool,
 }
 
 impl Operation {
     /// Whether a credential that may only read must not be let through.
     pub(crate) fn writes(&self) -> bool {
-        self.trail != Trail::Reads || self.tells_secret
+        self.trail != Trail::Reads
     }
 }
 
@@ -83,5 +81,20 @@ impl Operations {
             .get(path)?
             .iter()
             .find(|operation| operation.method == *method)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_changes_something_is_in_the_trail() {
+        let all = crate::operations()
+            .into_iter()
+            .chain(crate::own_operations());
+        for operation in all.filter(|operation| operation.method != Method::GET) {
+            assert_ne!(operation.trail, Trail::Reads, "{operation:?}");
+        }
     }
 }

@@ -14,9 +14,10 @@ use warren_service::Secret;
 
 use crate::operations::{Access, Operation, Operations, Trail};
 use crate::rate::{RateLimit, Rates};
+use crate::trail::Folds;
 use crate::{
-    admin, auth, builds, cors, events, health, identity, images, keys, limits, list, nodes,
-    observe, sandboxes, secrets, snapshots, sshkeys, tags, teams, templates, unimplemented,
+    admin, auth, builds, cors, events, explain, health, identity, images, keys, limits, list,
+    nodes, observe, sandboxes, secrets, snapshots, sshkeys, tags, teams, templates, unimplemented,
     uploads, volumecontent, volumes,
 };
 
@@ -40,6 +41,7 @@ pub(crate) struct App {
     pub(crate) control: Arc<Control>,
     pub(crate) operations: Operations,
     pub(crate) rates: Rates,
+    pub(crate) folds: Folds,
     pub(crate) admin_token: Option<Secret>,
     pub(crate) public_url: Option<String>,
     /// Whether only the operator can reach it, so that no token is asked for.
@@ -69,8 +71,7 @@ impl Table {
         let filter = MethodFilter::try_from(method.clone()).expect("a standard method");
         self.router = self.router.route(path, on(filter, handler));
         let trail = match (&method, access) {
-            // What is in a volume is changed by its token, which names nobody.
-            (&Method::GET, _) | (_, Access::Volume | Access::Open) => Trail::Reads,
+            (&Method::GET, _) | (_, Access::Open) => Trail::Reads,
             _ => Trail::Request,
         };
         self.operations.push(Operation {
@@ -79,7 +80,6 @@ impl Table {
             is_built,
             access,
             trail,
-            tells_secret: false,
         });
         self
     }
@@ -97,14 +97,15 @@ impl Table {
         self.last(|operation| operation.trail = Trail::Change)
     }
 
-    /// Of the operation added last: it is asked for all the time, and events tell of it.
+    /// Of the operation added last: it is asked for all the time.
     fn frequent(self) -> Self {
         self.last(|operation| operation.trail = Trail::Frequent)
     }
 
-    /// Of the operation added last: what it tells is enough to change things.
+    /// Of the operation added last: it changes nothing, but what it tells lets one change
+    /// things.
     fn tells_secret(self) -> Self {
-        self.last(|operation| operation.tells_secret = true)
+        self.last(|operation| operation.trail = Trail::Request)
     }
 
     pub(crate) fn built<H, T>(
@@ -390,7 +391,7 @@ fn operation_of_the_server(table: Table) -> Table {
         .built(DELETE, TOKEN, Admin, admin::token_delete)
         .with_own_trail()
         .built(GET, "/admin/audit", Admin, admin::audit)
-        .built(GET, "/admin/explain/{id}", Admin, admin::explain)
+        .built(GET, "/admin/explain/{id}", Admin, explain::any)
 }
 
 /// What teams and their keys may have.
@@ -431,7 +432,9 @@ fn of_our_own(table: Table) -> Table {
     const IMAGE: &str = "/templates/{templateID}/image";
     let table = table
         .built(Method::GET, IMAGE, Access::KeyOrToken, images::export)
-        .built(Method::GET, "/limits", Access::Key, limits::mine);
+        .built(Method::GET, "/limits", Access::Key, limits::mine)
+        .built(Method::GET, "/explain", Access::Key, explain::refusals)
+        .built(Method::GET, "/explain/{id}", Access::Key, explain::one);
     operation_of_the_server(sshkeys::routes(table))
 }
 
@@ -467,6 +470,7 @@ fn serve(table: Table, control: Arc<Control>, config: ApiConfig, is_local: bool)
         control,
         operations: Operations::new(operations),
         rates: Rates::new(config.rate_limits),
+        folds: Folds::default(),
         admin_token: config.admin_token,
         public_url: config.public_url,
         is_local,

@@ -20,6 +20,7 @@ use warren_wire as wire;
 use crate::auth;
 use crate::extract::{Json, Query, json, no_content};
 use crate::router::App;
+use crate::trail::Told;
 
 /// A client that sends nothing for as long has gone.
 const IDLE: Duration = Duration::from_secs(60);
@@ -58,7 +59,9 @@ impl IntoResponse for Refusal {
             code: code.to_lowercase().replace(' ', "_"),
             message: self.1,
         };
-        json(self.0, &body)
+        let mut response = json(self.0, &body);
+        response.extensions_mut().insert(Told(body.message));
+        response
     }
 }
 
@@ -77,6 +80,18 @@ impl From<VolumeError> for Refusal {
     }
 }
 
+impl From<VolumeTokenError> for Refusal {
+    fn from(error: VolumeTokenError) -> Self {
+        match &error {
+            VolumeTokenError::Refused => Self::unauthorized(),
+            VolumeTokenError::Host(
+                cause @ (VolumeError::Bucket(_) | VolumeError::Elsewhere(_)),
+            ) => Self(crate::volumes::unavailable(cause), cause.to_string()),
+            _ => Self::internal(&error),
+        }
+    }
+}
+
 /// The volume whose token the request shows.
 #[derive(Debug)]
 pub(crate) struct Opened(Content);
@@ -90,14 +105,7 @@ impl FromRequestParts<Arc<App>> for Opened {
         let id = params.iter().next().map(|(_, id)| id).unwrap_or_default();
         let token = auth::bearer(&parts.headers).ok().flatten();
         let token = token.ok_or_else(Refusal::unauthorized)?;
-        let opened = app.control.volume_content(id, token).await;
-        opened.map(Self).map_err(|error| match &error {
-            VolumeTokenError::Refused => Refusal::unauthorized(),
-            VolumeTokenError::Host(
-                cause @ (VolumeError::Bucket(_) | VolumeError::Elsewhere(_)),
-            ) => Refusal(crate::volumes::unavailable(cause), cause.to_string()),
-            _ => Refusal::internal(&error),
-        })
+        Ok(Self(app.control.volume_content(id, token).await?))
     }
 }
 

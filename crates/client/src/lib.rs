@@ -28,6 +28,7 @@ mod commands;
 mod config;
 mod error;
 mod events;
+mod explain;
 mod files;
 mod http;
 mod interpreter;
@@ -67,11 +68,11 @@ pub use warren_connect::filesystem::{EntryInfo, FileType};
 pub use warren_connect::process::ProcessInfo;
 pub use warren_types::LogLevel;
 pub use warren_wire::{
-    AssignedTags, AutoResume, Budget, BuildLogEntry, CallerLimits, EgressProxy, ImageRegistry,
-    Limits, ListedSandbox, LogRecord, NetworkRule, NetworkSettings, NetworkTransform,
-    NetworkUpdate, NewSandbox, NewWebhook, SandboxDetail, SandboxEvent, SandboxMetric, SecretInfo,
-    SshKey, SshServer, State, Team, Template as TemplateInfo, TemplateBuildInfo,
-    TemplateBuildRequested, Usage, Volume as VolumeInfo, VolumeEntryChange, VolumeEntryStat,
-    VolumeEntryType, VolumeMount, Webhook, WebhookDelivery,
+    AssignedTags, AutoResume, Budget, BuildLogEntry, CallerLimits, EgressProxy, Explanation,
+    ImageRegistry, Limits, ListedSandbox, LogRecord, NetworkRule, NetworkSettings,
+    NetworkTransform, NetworkUpdate, NewSandbox, NewWebhook, SandboxDetail, SandboxEvent,
+    SandboxMetric, SecretInfo, SshKey, SshServer, State, Team, Template as TemplateInfo,
+    TemplateBuildInfo, TemplateBuildRequested, Usage, Volume as VolumeInfo, VolumeEntryChange,
+    VolumeEntryStat, VolumeEntryType, VolumeMount, Webhook, WebhookDelivery,
 };
 pub use watch::{Change, FileEvent, Watch};

@@ -25,6 +25,8 @@ pub struct AuditQuery {
     pub actor: Option<String>,
     /// From this moment on.
     pub since: Option<Timestamp>,
+    /// Only what was refused.
+    pub refused: bool,
     /// The page after this one's end.
     pub next_token: Option<String>,
     /// At most this many; 1 to 1000.
@@ -79,6 +81,7 @@ impl Control {
                 action: query.action,
                 actor: query.actor,
                 since: query.since,
+                refused: query.refused,
                 before: before.map_err(|_| AuditError::Token)?,
                 limit: limit + 1,
             })

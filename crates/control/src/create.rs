@@ -64,6 +64,10 @@ impl Control {
     ///
     /// # Errors
     /// [`CreateError`]; nothing is left behind.
+    #[tracing::instrument(
+        name = "create", skip_all,
+        fields(template_id = tracing::field::Empty, sandbox_id = tracing::field::Empty)
+    )]
     pub async fn create(
         &self,
         caller: &Caller,
@@ -77,6 +81,8 @@ impl Control {
             .network(team.id, &mut network, request.allow_internet)
             .await?;
         let resolved = self.resolve(team, &request.template).await?;
+        let span = tracing::Span::current();
+        span.record("template_id", resolved.image.template_id.as_str());
         let mounts = self.mounts(team, &request.volume_mounts).await?;
         self.takes_sandboxes().map_err(CreateError::Node)?;
         let place = self
@@ -102,6 +108,7 @@ impl Control {
         self.meters.create(made.is_ok(), began.elapsed());
         let view = made.map_err(CreateError::Node)?;
         let id = view.id.clone();
+        span.record("sandbox_id", id.as_str());
         place.keep(id.clone(), view.revision);
         request.network = Some(network);
         let record = record(caller, &request, &resolved, view, private_traffic);
@@ -110,6 +117,7 @@ impl Control {
     }
 
     /// Writes down a sandbox that the node made; takes it down if that fails.
+    #[tracing::instrument(name = "enrol", skip_all)]
     pub(crate) async fn enrol(&self, record: &SandboxRecord) -> Result<(), StoreError> {
         let id = &record.id;
         if let Err(error) = self.store.sandbox_insert(record).await {

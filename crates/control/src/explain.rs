@@ -6,9 +6,9 @@ use warren_store::{
     Actor, AuditFilter, AuditRecord, BuildRecord, BuildStatus, EventFilter, EventRecord,
     SandboxRecord, StoreError,
 };
-use warren_types::{EndReason, LogEntry, SandboxEnd, SandboxId, SandboxState};
+use warren_types::{EndReason, LogEntry, SandboxEnd, SandboxId, SandboxState, TeamId};
 
-use crate::Control;
+use crate::{BuildEntry, Control, TeamsError};
 
 /// Entries of each kind at most.
 const MOST: u32 = 50;
@@ -26,6 +26,14 @@ pub struct Explanation {
     pub log: Vec<LogEntry>,
 }
 
+impl Explanation {
+    /// What was refused of what the trail has.
+    fn refusals(&self) -> Vec<String> {
+        let refused = self.trail.iter().filter(|entry| is_refusal(entry));
+        refused.map(of_request).collect()
+    }
+}
+
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
@@ -39,22 +47,27 @@ pub enum ExplainError {
 
 impl Control {
     /// Says what became of a sandbox, a build, or the request that was answered with this
-    /// id; of anything else, who did what with it.
+    /// id; of a team, what was refused to it lately; of anything else, who did what with it.
+    /// With `of` only of what is this team's.
     ///
     /// # Errors
     /// [`ExplainError`]
-    pub async fn explain(&self, id: &str) -> Result<Explanation, ExplainError> {
-        let by_target = AuditFilter {
-            target: Some(id.to_owned()),
+    pub async fn explain(&self, id: &str, of: Option<TeamId>) -> Result<Explanation, ExplainError> {
+        let is_shown = |team: TeamId| of.is_none_or(|of| of == team);
+        let filter = AuditFilter {
+            team: of,
             limit: MOST,
             ..AuditFilter::default()
+        };
+        let by_target = AuditFilter {
+            target: Some(id.to_owned()),
+            ..filter.clone()
         };
         let mut trail = self.store.audit_list(&by_target).await?;
         if trail.is_empty() {
             let by_request = AuditFilter {
                 request_id: Some(id.to_owned()),
-                limit: MOST,
-                ..AuditFilter::default()
+                ..filter
             };
             trail = self.store.audit_list(&by_request).await?;
         }
@@ -65,12 +78,21 @@ impl Control {
         };
         if let Ok(sandbox) = SandboxId::from_client(id)
             && let Some(record) = self.store.sandbox_find(&sandbox).await?
+            && is_shown(record.team_id)
         {
-            self.explain_sandbox(&record, &mut told).await?;
+            self.explain_sandbox(record, &mut told).await?;
         } else if let Ok(build) = id.parse()
-            && let Some((record, _)) = self.store.build_get(build).await?
+            && let Some((record, team)) = self.store.build_get(build).await?
+            && is_shown(team)
         {
             told.summary.push(of_build(&record));
+            told.summary.extend(told.refusals());
+            let lines = self.build_log_end(build, MOST as usize).await;
+            told.log = lines.into_iter().map(log_entry).collect();
+        } else if let Some(team) = self.team_named(id).await?
+            && is_shown(team)
+        {
+            return Ok(self.refusals(team).await?);
         } else {
             told.summary.extend(told.trail.iter().map(of_request));
         }
@@ -80,11 +102,47 @@ impl Control {
         Ok(told)
     }
 
+    async fn team_named(&self, text: &str) -> Result<Option<TeamId>, StoreError> {
+        match self.team_find(text).await {
+            Ok(team) => Ok(Some(team.id)),
+            Err(TeamsError::Store(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// What was refused to a team lately, and why.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn refusals(&self, team: TeamId) -> Result<Explanation, StoreError> {
+        let filter = AuditFilter {
+            team: Some(team),
+            refused: true,
+            limit: MOST,
+            ..AuditFilter::default()
+        };
+        let mut trail = self.store.audit_list(&filter).await?;
+        let mut summary: Vec<String> = trail.iter().map(of_request).collect();
+        if summary.is_empty() {
+            summary.push("Nothing that is remembered was refused to this team.".to_owned());
+        }
+        trail.reverse();
+        Ok(Explanation {
+            summary,
+            trail,
+            ..Explanation::default()
+        })
+    }
+
     async fn explain_sandbox(
         &self,
-        record: &SandboxRecord,
+        record: SandboxRecord,
         told: &mut Explanation,
     ) -> Result<(), StoreError> {
+        let record = &match record.ended_at {
+            None => self.now(record.clone()).await.unwrap_or(record),
+            Some(_) => record,
+        };
         let team = self.store.team_get(record.team_id).await?;
         let team = team.map_or_else(|| record.team_id.to_string(), |team| team.slug);
         told.summary.extend(of_sandbox(record, &team));
@@ -95,8 +153,7 @@ impl Control {
             told.summary
                 .push(format!("{who} asked for that at {}.", kill.at));
         }
-        let refused = told.trail.iter().filter(|entry| is_refusal(entry));
-        told.summary.extend(refused.map(of_request));
+        told.summary.extend(told.refusals());
         told.events = self
             .store
             .event_list(&EventFilter {
@@ -140,6 +197,7 @@ impl Control {
             Actor::Admin => "The administrator".to_owned(),
             Actor::Local => "A command on the server's machine".to_owned(),
             Actor::System => "The server".to_owned(),
+            Actor::Volume => "Whoever has the volume's token".to_owned(),
         })
     }
 }
@@ -231,6 +289,19 @@ fn advice(record: &SandboxRecord, reason: EndReason) -> Option<String> {
         | EndReason::Evicted
         | EndReason::StartFailed => return None,
     })
+}
+
+fn log_entry(line: BuildEntry) -> LogEntry {
+    LogEntry {
+        timestamp: line.timestamp,
+        level: line.level,
+        message: line.message,
+        fields: line
+            .step
+            .map(|step| ("step".to_owned(), step))
+            .into_iter()
+            .collect(),
+    }
 }
 
 fn of_build(record: &BuildRecord) -> String {

@@ -37,6 +37,7 @@ mod recent;
 mod reconcile;
 mod sandbox;
 mod secrets;
+mod shown;
 mod snapshots;
 mod sshkeys;
 mod teams;
@@ -86,7 +87,7 @@ pub use sshkeys::SshKeyError;
 pub use teams::{NewTeam, Swept, TeamView, TeamsError};
 pub use templates::BuildSpec;
 pub use users::{UserView, UsersError};
-pub use volumes::{VolumeTokenError, VolumeView, VolumesError};
+pub use volumes::{VolumeHolder, VolumeTokenError, VolumeView, VolumesError};
 pub use wake::{Wake, WakeAsk};
 pub use warren_cluster::{DiskFacts, HostFacts, HugePages, NodeError};
 pub use warren_store::{

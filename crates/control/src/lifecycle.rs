@@ -18,7 +18,9 @@ impl Control {
     /// [`SandboxError::NotFound`] if it is unknown, ended or another team's;
     /// [`SandboxError::Store`].
     pub async fn get(&self, caller: &Caller, id: &SandboxId) -> Result<Sandbox, SandboxError> {
-        let mut sandbox = self.sandbox(self.live(caller, id).await?);
+        let record = self.now(self.live(caller, id).await?).await;
+        let record = record.ok_or_else(|| SandboxError::NotFound(id.clone()))?;
+        let mut sandbox = self.sandbox(record);
         if caller.is_read_only() {
             sandbox.access_token = None;
             sandbox.traffic_token = None;

@@ -149,7 +149,8 @@ impl Control {
             started_after: query.started_after,
             template: None,
         };
-        let mut records = self.store.sandbox_list_live(caller.team.id).await?;
+        let records = self.store.sandbox_list_live(caller.team.id).await?;
+        let mut records = self.all_now(records).await;
         if let Some(template) = &query.template {
             filter.template = self.template_filter(caller, template).await?;
             if filter.template.is_none() {
@@ -186,7 +187,8 @@ impl Control {
             metadata: metadata::parse(metadata.unwrap_or_default())?,
             ..Filter::default()
         };
-        let mut records = self.store.sandbox_list_live(caller.team.id).await?;
+        let records = self.store.sandbox_list_live(caller.team.id).await?;
+        let mut records = self.all_now(records).await;
         records.retain(|record| filter.matches(record));
         records.sort_by(|a, b| compare(Order::Descending, key(a), key(b)));
         Ok(records

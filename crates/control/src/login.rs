@@ -42,6 +42,7 @@ impl Control {
         let by = By {
             actor: caller.actor,
             request_id: None,
+            origin: None,
         };
         let user = match caller.user {
             Some(user) => self.store.user_get(user).await?,
@@ -116,6 +117,7 @@ impl Control {
         let by = By {
             actor: Actor::User(token.user_id),
             request_id: None,
+            origin: None,
         };
         let (user, id) = (token.user_id, token.id);
         self.store.access_token_delete(&by, user, id).await

@@ -1,5 +1,6 @@
 //! What is counted for whoever watches the server, in the text form of Prometheus.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,10 +43,14 @@ pub struct Meters {
     creates: Family<Labels, Counter>,
     create_seconds: Histogram,
     ends: Family<Labels, Counter>,
+    pauses: Family<Labels, Counter>,
+    resumes: Counter,
+    builds: Family<Labels, Counter>,
+    build_info: Family<Labels, Gauge>,
     sandboxes: Family<Labels, Gauge>,
     of_teams: Family<Labels, Gauge>,
-    memory_available: Gauge,
-    cpu: Gauge,
+    memory_available: Gauge<f64, AtomicU64>,
+    cpu: Gauge<f64, AtomicU64>,
     disk: Family<Labels, Gauge>,
     database: Gauge,
     deliveries: Gauge,
@@ -60,6 +65,10 @@ impl Default for Meters {
             creates: Family::default(),
             create_seconds: seconds(),
             ends: Family::default(),
+            pauses: Family::default(),
+            resumes: Counter::default(),
+            builds: Family::default(),
+            build_info: Family::default(),
             sandboxes: Family::default(),
             of_teams: Family::default(),
             memory_available: Gauge::default(),
@@ -96,6 +105,22 @@ impl Default for Meters {
         );
         add!(ends, "sandbox_ends", "Ends of sandboxes, by reason");
         add!(
+            pauses,
+            "sandbox_pauses",
+            "Pauses of sandboxes, by what is kept"
+        );
+        add!(resumes, "sandbox_resumes", "Resumes of sandboxes");
+        add!(
+            builds,
+            "template_builds",
+            "Ended builds of templates, by what came of them"
+        );
+        add!(
+            build_info,
+            "build_info",
+            "One, with the version of the server"
+        );
+        add!(
             sandboxes,
             "sandboxes",
             "Sandboxes, by state; warm ones wait for a create"
@@ -107,21 +132,27 @@ impl Default for Meters {
         );
         add!(
             memory_available,
-            "memory_available_percent",
+            "memory_available_ratio",
             "Share of the host's memory that is available"
         );
         add!(
             cpu,
-            "cpu_percent",
+            "cpu_used_ratio",
             "Load of the host's processors since the last time it was asked for"
         );
-        add!(disk, "disk_bytes", "The file system of the data directory");
+        add!(disk, "disk_bytes", "The file systems that sandboxes use");
         add!(database, "database_bytes", "Size of the database");
         add!(
             deliveries,
             "webhook_deliveries_pending",
             "Events that are still to be delivered"
         );
+        meters.begin();
+        let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
+        meters
+            .build_info
+            .get_or_create(&Labels(vec![version]))
+            .set(1);
         Self {
             registry: Mutex::new(registry),
             ..meters
@@ -134,6 +165,32 @@ fn signed(value: u64) -> i64 {
 }
 
 impl Meters {
+    /// Has what can be counted told from the beginning, as none: a rate needs a first value.
+    fn begin(&self) {
+        use EndReason as E;
+        let label = |name: &'static str, value: &str| Labels(vec![(name, value.to_owned())]);
+        for (family, name, values) in [
+            (&self.creates, "outcome", ["made", "failed"]),
+            (&self.pauses, "kept", ["memory", "files"]),
+            (&self.builds, "outcome", ["ready", "failed"]),
+        ] {
+            for value in values {
+                drop(family.get_or_create(&label(name, value)));
+            }
+        }
+        for reason in [
+            E::Killed,
+            E::TimedOut,
+            E::OutOfMemory,
+            E::Crashed,
+            E::HostRestarted,
+            E::Evicted,
+            E::StartFailed,
+        ] {
+            drop(self.ends.get_or_create(&label("reason", reason.as_str())));
+        }
+    }
+
     /// Counts a request to the API that was answered.
     pub fn request(&self, method: &str, route: &'static str, status: u16, took: Duration) {
         let operation = vec![("method", method.to_owned()), ("route", route.to_owned())];
@@ -155,6 +212,25 @@ impl Meters {
         if made {
             self.create_seconds.observe(took.as_secs_f64());
         }
+    }
+
+    /// Counts a pause that keeps memory, or files alone.
+    pub(crate) fn pause(&self, memory: bool) {
+        let kept = if memory { "memory" } else { "files" };
+        let labels = Labels(vec![("kept", kept.to_owned())]);
+        self.pauses.get_or_create(&labels).inc();
+    }
+
+    /// Counts a resume.
+    pub(crate) fn resume(&self) {
+        self.resumes.inc();
+    }
+
+    /// Counts a build that ended.
+    pub(crate) fn build(&self, is_ready: bool) {
+        let outcome = if is_ready { "ready" } else { "failed" };
+        let labels = Labels(vec![("outcome", outcome.to_owned())]);
+        self.builds.get_or_create(&labels).inc();
     }
 
     /// Counts the end of a sandbox.
@@ -193,12 +269,13 @@ impl Control {
             meters.of_teams.get_or_create(&labels).set(i64::from(count));
         }
         if let Some(share) = load.available_pct {
-            meters.memory_available.set(i64::from(share));
+            meters.memory_available.set(f64::from(share) / 100.0);
         }
-        meters.cpu.set(i64::from(host.cpu_percent));
+        meters.cpu.set(f64::from(host.cpu_percent) / 100.0);
         for disk in &host.disks {
             for (kind, bytes) in [("used", disk.used), ("total", disk.total)] {
-                let labels = Labels(vec![("kind", kind.to_owned())]);
+                let place = disk.mount_point.clone();
+                let labels = Labels(vec![("mount_point", place), ("kind", kind.to_owned())]);
                 meters.disk.get_or_create(&labels).set(signed(bytes));
             }
         }
@@ -232,6 +309,9 @@ mod tests {
         meters.create(true, Duration::from_millis(4));
         meters.create(false, Duration::from_millis(4));
         meters.end(EndReason::TimedOut);
+        meters.pause(true);
+        meters.resume();
+        meters.build(false);
         let mut text = String::new();
         encode(&mut text, &meters.registry.lock().unwrap()).unwrap();
         for line in [
@@ -239,6 +319,9 @@ mod tests {
             "warren_sandbox_creates_total{outcome=\"failed\"} 1",
             "warren_sandbox_create_seconds_count 1",
             "warren_sandbox_ends_total{reason=\"timed_out\"} 1",
+            "warren_sandbox_pauses_total{kept=\"memory\"} 1",
+            "warren_sandbox_resumes_total 1",
+            "warren_template_builds_total{outcome=\"failed\"} 1",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

@@ -241,7 +241,7 @@ impl Control {
     }
 
     /// The state of a sandbox, once a pause that is under way has ended.
-    async fn settled(&self, id: &SandboxId) -> Result<SandboxView, NodeError> {
+    pub(crate) async fn settled(&self, id: &SandboxId) -> Result<SandboxView, NodeError> {
         let mut view = self.node.get(id).await?;
         for _ in 0..PAUSING_LOOKS {
             if view.state != SandboxState::Pausing {
@@ -282,7 +282,14 @@ impl Control {
         if change.pause.is_some() {
             self.quota.release_run(&view.id, view.revision);
         }
-        self.store.sandbox_change(&view.id, &change).await
+        let is_news = self.store.sandbox_change(&view.id, &change).await?;
+        if is_news {
+            match &change.pause {
+                Some(pause) => self.meters.pause(pause.memory),
+                None => self.meters.resume(),
+            }
+        }
+        Ok(is_news)
     }
 
     /// What a team may do, by its id.

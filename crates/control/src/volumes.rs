@@ -1,5 +1,7 @@
 //! Volumes: who may make, see, mount and delete which, and the tokens for their content.
 
+mod token;
+
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
@@ -7,26 +9,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
-use hmac::{Hmac, Mac};
 use jiff::Timestamp;
-use rand::Rng;
-use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use tokio::io::AsyncReadExt;
 use warren_cluster::VolumeMount;
 use warren_service::{Chain, Secret, fault};
-use warren_store::{MountRecord, StoreError, VolumeRecord};
+use warren_store::{Actor, MountRecord, StoreError, VolumeRecord};
 use warren_types::VolumeId;
 use warren_volume::{Content, VolumeError, VolumePath, Volumes};
 
 use crate::{Caller, Control, CreateError, Team};
 
-/// How long a token is good: clients take one and never ask for another.
-const TOKEN_LIFE_S: i64 = 30 * 24 * 3600;
+pub use self::token::VolumeHolder;
+use self::token::{sign, verify};
+
 const MAX_NAME: usize = 128;
 const MAX_PATH: usize = 1024;
 const MAX_MOUNTS: usize = 32;
@@ -39,9 +36,6 @@ const RESERVED: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// How often content is removed that could not be removed when it was to be; longer than
 /// making a volume takes.
 const REMOVE_EVERY: Duration = Duration::from_secs(3600);
-/// Sets the key of these tokens apart from that of sandboxes.
-const KEY_USE: &str = "volume-tokens";
-const HEADER: &str = r#"{"alg":"HS256","typ":"JWT","kid":"volume"}"#;
 
 /// Why a use case of volumes failed.
 #[derive(Debug, thiserror::Error)]
@@ -97,65 +91,6 @@ pub struct VolumeView {
     pub domain: Option<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Claims {
-    iss: String,
-    aud: String,
-    sub: String,
-    teamid: String,
-    volid: VolumeId,
-    voltype: String,
-    jti: String,
-    iat: i64,
-    nbf: i64,
-    exp: i64,
-}
-
-fn mac(key: &Secret, text: &str) -> Hmac<Sha256> {
-    let mut derived = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes())
-        .expect("HMAC takes keys of any length");
-    derived.update(KEY_USE.as_bytes());
-    let mut mac = Hmac::<Sha256>::new_from_slice(&derived.finalize().into_bytes())
-        .expect("HMAC takes keys of any length");
-    mac.update(text.as_bytes());
-    mac
-}
-
-fn sign(key: &Secret, volume: &VolumeRecord, audience: &str, now: i64) -> Secret {
-    let claims = Claims {
-        iss: "warren".to_owned(),
-        aud: format!("https://api.{audience}"),
-        sub: volume.team_id.to_string(),
-        teamid: volume.team_id.to_string(),
-        volid: volume.id,
-        voltype: "directory".to_owned(),
-        jti: hex::encode(rand::rng().random::<[u8; 16]>()),
-        iat: now,
-        nbf: now,
-        exp: now.saturating_add(TOKEN_LIFE_S),
-    };
-    let claims = serde_json::to_vec(&claims).expect("claims are plain text and numbers");
-    let mut token = URL_SAFE_NO_PAD.encode(HEADER);
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(claims, &mut token);
-    let signature = mac(key, &token).finalize().into_bytes();
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-    Secret::new(token)
-}
-
-/// The volume that a token is for, if it is one of ours and good at `now`.
-fn verify(key: &Secret, token: &str, now: i64) -> Option<VolumeId> {
-    let (signed, signature) = token.rsplit_once('.')?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    mac(key, signed).verify_slice(&signature).ok()?;
-    // Only we can have signed it, so it says what `sign` wrote.
-    let (_, claims) = signed.split_once('.')?;
-    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
-    let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    (claims.exp > now).then_some(claims.volid)
-}
-
 fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(fits)
@@ -195,11 +130,11 @@ impl Control {
         self.config.volumes.as_ref().ok_or(VolumesError::Disabled)
     }
 
-    fn volume_view(&self, record: VolumeRecord) -> VolumeView {
+    fn volume_view(&self, record: VolumeRecord, actor: Actor) -> VolumeView {
         let audience = self.config.domain.as_deref().unwrap_or("localhost");
         let now = Timestamp::now().as_second();
         VolumeView {
-            token: sign(&self.config.token_key, &record, audience, now),
+            token: sign(&self.config.token_key, &record, actor, audience, now),
             domain: self.config.domain.clone(),
             record,
         }
@@ -258,7 +193,7 @@ impl Control {
             self.remove_content(id).await;
         }
         if inserted? {
-            Ok(self.volume_view(record))
+            Ok(self.volume_view(record, caller.actor))
         } else {
             Err(VolumesError::Taken(record.name))
         }
@@ -298,7 +233,8 @@ impl Control {
         self.volumes()?;
         let found = self.store.volume_get(id).await?;
         let own = found.filter(|volume| volume.team_id == caller.team.id);
-        Ok(self.volume_view(own.ok_or(VolumesError::NotFound)?))
+        let own = own.ok_or(VolumesError::NotFound)?;
+        Ok(self.volume_view(own, caller.actor))
     }
 
     /// Deletes a volume of the caller's team. Sandboxes that have it mounted keep their view
@@ -317,6 +253,30 @@ impl Control {
         Ok(())
     }
 
+    /// Whom a volume's token was made for.
+    ///
+    /// # Errors
+    /// [`VolumeTokenError`]; whether the content can be reached is not looked at.
+    pub async fn volume_holder(
+        &self,
+        id: &str,
+        token: &str,
+    ) -> Result<VolumeHolder, VolumeTokenError> {
+        let refused = || VolumeTokenError::Refused;
+        let id: VolumeId = id.parse().map_err(|_| refused())?;
+        let now = Timestamp::now().as_second();
+        let verified = verify(&self.config.token_key, token, now);
+        let (_, actor) = verified
+            .filter(|(volume, _)| *volume == id)
+            .ok_or_else(refused)?;
+        let record = self.store.volume_get(id).await?.ok_or_else(refused)?;
+        Ok(VolumeHolder {
+            volume: id,
+            team: record.team_id,
+            actor,
+        })
+    }
+
     /// Opens the content of a volume for whoever shows its token.
     ///
     /// # Errors
@@ -324,12 +284,7 @@ impl Control {
     pub async fn volume_content(&self, id: &str, token: &str) -> Result<Content, VolumeTokenError> {
         let refused = || VolumeTokenError::Refused;
         let volumes = self.config.volumes.clone().ok_or_else(refused)?;
-        let id: VolumeId = id.parse().map_err(|_| refused())?;
-        let now = Timestamp::now().as_second();
-        if verify(&self.config.token_key, token, now) != Some(id) {
-            return Err(refused());
-        }
-        self.store.volume_get(id).await?.ok_or_else(refused)?;
+        let id = self.volume_holder(id, token).await?.volume;
         let opened = self.tasks.spawn_blocking(move || volumes.content(id)).await;
         match opened {
             Ok(Err(VolumeError::NoVolume)) => Err(refused()),
@@ -511,32 +466,7 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use warren_types::TeamId;
-
     use super::*;
-
-    #[test]
-    fn a_token_is_for_one_volume_one_key_and_a_time() {
-        let volume = VolumeRecord {
-            id: VolumeId::random(),
-            team_id: TeamId::random(),
-            name: "v".to_owned(),
-            created_at: Timestamp::UNIX_EPOCH,
-        };
-        let key = Secret::new("key".to_owned());
-        let token = sign(&key, &volume, "example.org", 1000);
-        let token = token.expose();
-        assert_eq!(token.split('.').count(), 3);
-        assert_eq!(verify(&key, token, 1000), Some(volume.id));
-        assert_eq!(verify(&key, token, 1000 + TOKEN_LIFE_S), None);
-        assert_eq!(verify(&Secret::new("other".to_owned()), token, 1000), None);
-        let (head, rest) = token.split_once('.').unwrap();
-        let (_, signature) = rest.split_once('.').unwrap();
-        let forged = format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode("{}"));
-        for bad in ["", "a", "a.b.c", "..", &forged, &token[1..]] {
-            assert_eq!(verify(&key, bad, 1000), None, "{bad}");
-        }
-    }
 
     #[test]
     fn bad_paths_are_told_in_the_contracts_words() {

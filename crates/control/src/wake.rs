@@ -135,6 +135,14 @@ impl Control {
             Ok(Some(team)) => team,
             _ => return Wake::NotFound,
         };
+        // Of a pause that was under way it was not known yet what it keeps.
+        match self.settled(&record.id).await {
+            Ok(view) if view.pause.as_ref().is_some_and(|pause| !pause.memory) => {
+                return Wake::NotFound;
+            }
+            Ok(_) => {}
+            Err(_) => return Wake::NotFound,
+        }
         let life = Duration::from_secs(record.timeout_s.into());
         let request = ResumeSandbox {
             timeout: life.max(MIN_LIFE),

@@ -72,6 +72,7 @@ impl Names {
             Actor::Admin => "the administrator".to_owned(),
             Actor::Local => "a command on the server".to_owned(),
             Actor::System => "the server".to_owned(),
+            Actor::Volume => "a volume's token".to_owned(),
         }
     }
 

@@ -1,13 +1,16 @@
 //! What changes pass through: other sites are refused, and all is written down.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, ORIGIN};
+use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use warren_control::{By, NewAudit};
+use warren_service::Peer;
 
 use crate::App;
 use crate::session::named;
@@ -22,6 +25,11 @@ const TOLD: [&str; 4] = [
     "/dashboard/team/members",
     "/dashboard/server/teams",
 ];
+
+/// The address that a request came from.
+pub(crate) fn origin(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<Peer>().map(|peer| peer.ip())
+}
 
 /// Writes into the audit trail what somebody signed in asks for, and what came of it.
 pub(crate) async fn write(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -44,6 +52,7 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request, next: N
         values.next().filter(|value| value.len() <= MAX_TARGET)
     });
     let action = format!("{} {path}", parts.method);
+    let origin = origin(&parts);
     let response = next.run(Request::from_parts(parts, body)).await;
     let status = response.status();
     let failed = status.is_client_error() || status.is_server_error();
@@ -52,6 +61,7 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request, next: N
         let by = By {
             actor: caller.actor,
             request_id: None,
+            origin,
         };
         let entry = NewAudit {
             by: &by,

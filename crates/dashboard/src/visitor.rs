@@ -1,5 +1,6 @@
 //! Whose request it is, and whether they may ask for that.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -18,6 +19,7 @@ use crate::App;
 use crate::error::{PageError, Told};
 use crate::routes::Access;
 use crate::session::{Held, named};
+use crate::trail;
 
 /// Start of access tokens.
 const TOKEN_PREFIX: &str = "sk_e2b_";
@@ -76,6 +78,8 @@ pub(crate) struct SignedIn {
     pub(crate) caller: Arc<Caller>,
     csrf: String,
     choices: Vec<Choice>,
+    /// The address that the request came from.
+    origin: Option<IpAddr>,
 }
 
 impl SignedIn {
@@ -84,6 +88,7 @@ impl SignedIn {
         By {
             actor: self.caller.actor,
             request_id: None,
+            origin: self.origin,
         }
     }
 
@@ -135,6 +140,7 @@ impl SignedIn {
             csrf: csrf(name, &caller.team.id.to_string()),
             caller,
             choices,
+            origin: None,
         })
     }
 }
@@ -184,11 +190,12 @@ impl FromRequestParts<Arc<App>> for SignedIn {
         let access = access.unwrap_or(Access::Operate);
         let name = named(parts).ok_or_else(signed_out)?;
         let found = Self::find(app, name, access != Access::Part).await;
-        let visitor = found.map_err(|absence| match absence {
+        let mut visitor = found.map_err(|absence| match absence {
             Absence::SignedOut => signed_out(),
             Absence::LeftTeam => PageError::LeftTeam,
             Absence::Failed(error) => error,
         })?;
+        visitor.origin = trail::origin(parts);
         let page_team = parts.headers.get(TEAM_HEADER);
         let team = visitor.caller.team.id.to_string();
         if page_team.is_some_and(|shown| *shown != team) {

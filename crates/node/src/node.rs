@@ -353,6 +353,7 @@ async fn ask<T>(
 
 #[async_trait]
 impl<R: Runtime> NodeHandle for Node<R> {
+    #[tracing::instrument(name = "node create", skip_all, fields(warm = tracing::field::Empty))]
     async fn create(&self, request: CreateSandbox) -> Result<SandboxView, NodeError> {
         if self.is_stopping() {
             return Err(NodeError::Stopping);
@@ -375,6 +376,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
             }
             None => None,
         };
+        tracing::Span::current().record("warm", claim.is_some());
         let claim = match claim {
             Some(claim) => claim,
             None => self.start_one(&request).await?,
@@ -406,6 +408,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
             .collect()
     }
 
+    #[tracing::instrument(name = "node end", skip_all, fields(sandbox_id = %id))]
     async fn end(&self, id: &SandboxId, reason: EndReason) -> Result<(), NodeError> {
         let entry = self.find(id)?;
         ask(&entry, id, |done| Command::End { reason, done }).await
@@ -421,6 +424,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
         ask(&entry, id, |done| Command::SetEgress { policy, done }).await?
     }
 
+    #[tracing::instrument(name = "node pause", skip_all, fields(sandbox_id = %id))]
     async fn pause(&self, id: &SandboxId, request: PauseSandbox) -> Result<SandboxView, NodeError> {
         let asked = Instant::now();
         let entry = self.find_living(id)?;
@@ -432,6 +436,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
         .await?
     }
 
+    #[tracing::instrument(name = "node resume", skip_all, fields(sandbox_id = %id))]
     async fn resume(&self, id: &SandboxId, request: ResumeSandbox) -> Result<Resumed, NodeError> {
         let asked = Instant::now();
         let entry = self.find_living(id)?;
@@ -443,6 +448,7 @@ impl<R: Runtime> NodeHandle for Node<R> {
         .await?
     }
 
+    #[tracing::instrument(name = "node capture", skip_all, fields(sandbox_id = %id, memory))]
     async fn capture(
         &self,
         id: &SandboxId,

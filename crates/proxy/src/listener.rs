@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
-use warren_service::{CancellationToken, Tasks};
+use warren_service::{CancellationToken, Peer, Tasks};
 
 use crate::stream::Stream;
 use crate::watchdog::{Activity, InFlight, Limits, Watched};
@@ -118,12 +119,12 @@ where
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
-            let stream = accept(&listener).await;
+            let (stream, peer) = accept(&listener).await;
             let shared = Arc::clone(&shared);
             connections.spawn(async move {
                 let cut = shared.cut.clone();
                 tokio::select! {
-                    () = serve_connection(stream, shared) => {}
+                    () = serve_connection(stream, Peer(peer), shared) => {}
                     () = cut.cancelled() => {}
                 }
                 drop(place);
@@ -142,10 +143,10 @@ where
     left
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
                 warn!(%error, "accepting connections fails");
@@ -165,7 +166,7 @@ fn is_of_one_client(error: &io::Error) -> bool {
     )
 }
 
-async fn serve_connection<S, B>(tcp: TcpStream, shared: Arc<Shared<S>>)
+async fn serve_connection<S, B>(tcp: TcpStream, peer: Peer, shared: Arc<Shared<S>>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -196,6 +197,7 @@ where
     let io = TokioIo::new(Watched::new(stream, prefix, Arc::clone(&activity), limits));
     let service = Counting {
         inner: shared.service.clone(),
+        peer,
         activity,
     };
     if is_h2 {
@@ -306,9 +308,11 @@ where
     }
 }
 
-/// Tells the connection's watchdog when requests begin and end.
+/// Tells the connection's watchdog when requests begin and end, and the service where they
+/// come from.
 struct Counting<S> {
     inner: S,
+    peer: Peer,
     activity: Arc<Activity>,
 }
 
@@ -321,8 +325,9 @@ where
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin();
+        request.extensions_mut().insert(self.peer);
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;

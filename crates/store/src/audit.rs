@@ -1,6 +1,8 @@
 //! The audit trail: who did what. Entries about teams, people and keys are written in the
 //! transaction of the change; those about other requests before these are answered.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::{FromRow, QueryBuilder, Sqlite, SqliteConnection};
@@ -25,6 +27,8 @@ pub enum Actor {
     Local,
     /// The server itself.
     System,
+    /// Whoever has a volume's token that does not say for whom it was made.
+    Volume,
 }
 
 impl Actor {
@@ -37,6 +41,7 @@ impl Actor {
             Self::Admin => "admin",
             Self::Local => "local",
             Self::System => "system",
+            Self::Volume => "volume",
         }
     }
 
@@ -46,17 +51,20 @@ impl Actor {
         match self {
             Self::Key(id) => Some(id.to_string()),
             Self::User(id) => Some(id.to_string()),
-            Self::Admin | Self::Local | Self::System => None,
+            Self::Admin | Self::Local | Self::System | Self::Volume => None,
         }
     }
 
-    fn parse(kind: &str, id: Option<&str>) -> Option<Self> {
+    /// The actor of this kind and id, if there is one.
+    #[must_use]
+    pub fn parse(kind: &str, id: Option<&str>) -> Option<Self> {
         match (kind, id) {
             ("key", Some(id)) => id.parse().ok().map(Self::Key),
             ("user", Some(id)) => id.parse().ok().map(Self::User),
             ("admin", None) => Some(Self::Admin),
             ("local", None) => Some(Self::Local),
             ("system", None) => Some(Self::System),
+            ("volume", None) => Some(Self::Volume),
             _ => None,
         }
     }
@@ -69,6 +77,8 @@ pub struct By {
     pub actor: Actor,
     /// The id that the answer to the request bears.
     pub request_id: Option<String>,
+    /// The address that the request came from, if it came over the network.
+    pub origin: Option<IpAddr>,
 }
 
 impl By {
@@ -76,6 +86,7 @@ impl By {
     pub const SYSTEM: Self = Self {
         actor: Actor::System,
         request_id: None,
+        origin: None,
     };
 }
 
@@ -147,6 +158,8 @@ pub struct AuditRecord {
     pub reason: Option<String>,
     /// The id that the answer bore.
     pub request_id: Option<String>,
+    /// The address that the request came from.
+    pub origin: Option<String>,
     /// Further facts.
     pub data: Value,
 }
@@ -164,6 +177,7 @@ struct AuditRow {
     status: Option<i64>,
     reason: Option<String>,
     request_id: Option<String>,
+    origin: Option<String>,
     data: String,
 }
 
@@ -188,6 +202,7 @@ impl TryFrom<AuditRow> for AuditRecord {
             target: row.target,
             reason: row.reason,
             request_id: row.request_id,
+            origin: row.origin,
         })
     }
 }
@@ -207,6 +222,8 @@ pub struct AuditFilter {
     pub actor: Option<String>,
     /// From this moment on.
     pub since: Option<Timestamp>,
+    /// Only what was refused.
+    pub refused: bool,
     /// Written before the entry of this place: newest first, so this is the next page.
     pub before: Option<i64>,
     /// At most this many.
@@ -220,8 +237,9 @@ pub(crate) async fn write(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO audit
-         (id, at, team_id, actor, actor_id, action, target, status, reason, request_id, data)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         (id, at, team_id, actor, actor_id, action, target, status, reason, request_id, data,
+          origin)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(AuditId::random().to_string())
     .bind(micros(Timestamp::now()))
@@ -234,6 +252,7 @@ pub(crate) async fn write(
     .bind(entry.reason)
     .bind(&entry.by.request_id)
     .bind(entry.data.to_string())
+    .bind(entry.by.origin.map(|origin| origin.to_string()))
     .execute(tx)
     .await
     .map_err(query(WRITE))?;
@@ -275,6 +294,9 @@ impl Store {
         }
         if let Some(since) = filter.since {
             select.push(" AND at >= ").push_bind(micros(since));
+        }
+        if filter.refused {
+            select.push(" AND status >= 400");
         }
         if let Some(before) = filter.before {
             select.push(" AND seq < ").push_bind(before);

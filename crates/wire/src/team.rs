@@ -262,7 +262,8 @@ pub struct AuditEntry {
     /// The team that it concerns.
     #[serde(rename = "teamID", default)]
     pub team_id: Option<String>,
-    /// `key`, `user`, `admin`, `local` or `system`.
+    /// `key`, `user`, `admin`, `local`, `system` or `volume` (a volume's token that does not
+    /// say whom it was made for).
     pub actor: String,
     /// Id of the key or person.
     #[serde(rename = "actorID", default)]
@@ -281,6 +282,9 @@ pub struct AuditEntry {
     /// The id that the answer bore.
     #[serde(rename = "requestID", default)]
     pub request_id: Option<String>,
+    /// The address that the request came from.
+    #[serde(default)]
+    pub origin: Option<String>,
     /// Further facts.
     #[serde(default)]
     pub data: serde_json::Value,
@@ -295,7 +299,7 @@ pub struct ExplainedEvent {
     pub kind: String,
 }
 
-/// Answer of `GET /admin/explain/{id}`; ours.
+/// Answer of `GET /explain`, `GET /explain/{id}` and `GET /admin/explain/{id}`; ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// Sentences that say it all, the first the most important.

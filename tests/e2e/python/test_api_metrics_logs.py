@@ -112,3 +112,36 @@ def test_logs_start_where_asked(api, sandbox):
 @pytest.mark.parametrize("limit", ["-1", "1001"])
 def test_a_log_limit_out_of_range_is_400(api, sandbox, limit):
     refused(api.get(f"/sandboxes/{sandbox.sandbox_id}/logs?limit={limit}"), 400)
+
+
+def test_lines_are_searched_turned_round_and_paged(api):
+    with Sandbox.create(timeout=60) as sandbox:
+        for number in range(5):
+            sandbox.commands.run(f"true line-{number}-of-mine")
+        sandbox.commands.run("false other")
+        path = f"/v2/sandboxes/{sandbox.sandbox_id}/logs"
+
+        def found(**query):
+            answer = api.get(path, params=query)
+            assert answer.status_code == 200, answer.text
+            return answer.json()["logs"]
+
+        def all_mine():
+            lines = found(search="line-", direction="forward")
+            return lines if any("line-4" in json.dumps(line) for line in lines) else None
+
+        mine = until(all_mine, "the last line", 10, 0.2)
+        assert all("line-" in line["message"] for line in mine)
+        assert found(search="line-") == mine[::-1], "backward unless told otherwise"
+        assert found(search="nobody-wrote-this") == []
+        assert all(line["level"] in ("warn", "error") for line in found(level="warn"))
+        # Pages begin at the moment that the one before ended with, which is told again.
+        pages, cursor = [], 0
+        while True:
+            page = found(search="line-", direction="forward", cursor=cursor, limit=3)
+            fresh = [line for line in page if line not in pages]
+            if not fresh:
+                break
+            pages += fresh
+            cursor = int(moment(pages[-1]["timestamp"]).timestamp() * 1000)
+        assert pages == mine

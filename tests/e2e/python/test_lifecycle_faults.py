@@ -122,7 +122,9 @@ def attempt(act) -> None:
 def check_usable(server: Server, sandbox: Sandbox, digest: str | None) -> None:
     """It runs or can be resumed, with its files and memory, and can be killed."""
     assert server.listed() >= {sandbox.sandbox_id}
-    assert state(server, sandbox) in ("running", "paused")
+    # What is shown is what the node has, whatever was under way.
+    kept_pause = record(server, sandbox)["pause"]
+    assert state(server, sandbox) == ("paused" if kept_pause else "running")
     again = server.connect(sandbox.sandbox_id)
     assert again.files.read("/home/user/kept") == "yes"
     if digest:

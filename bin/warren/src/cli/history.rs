@@ -115,12 +115,13 @@ pub(crate) struct Telemetry {
     #[arg(long, env = "WARREN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub(crate) metrics_listen: Option<SocketAddr>,
 
-    /// Send log lines and spans of requests to a collector here by OTLP, as protobuf over
-    /// HTTP, below `/v1/logs` and `/v1/traces`.
+    /// Send log lines and spans to a collector here by OTLP, as protobuf over HTTP, below
+    /// `/v1/logs` and `/v1/traces`. The usual variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and
+    /// others) are heeded too.
     #[arg(long, env = "WARREN_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
 
-    /// How the server logs.
+    /// How the server logs: lines for people to standard error, or JSON to standard output.
     #[arg(
         long,
         env = "WARREN_LOG_FORMAT",

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use warren_types::{KeyScope, Role, TeamState};
 
+use super::connection::Connection;
 use super::place::Places;
 
 /// How the server is reached.
@@ -293,6 +294,9 @@ pub(crate) struct Audit {
     /// From then on: a time before now such as `2h`, or a date with time.
     #[arg(long, value_parser = past, value_name = "TIME")]
     pub(crate) since: Option<Timestamp>,
+    /// Only what was refused.
+    #[arg(long)]
+    pub(crate) refused: bool,
     /// At most this many entries, the newest.
     #[arg(long, short, default_value_t = 50, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -303,8 +307,36 @@ pub(crate) struct Audit {
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) operator: Operator,
-    /// A sandbox, a build, a key, a team, or the `X-Request-Id` of an answer.
-    pub(crate) id: String,
+    /// Ask the API with an API key, which tells of its team only.
+    #[arg(long)]
+    pub(crate) with_key: bool,
+    /// That key [default: that of ~/.e2b/config.json, else of a server on this machine].
+    #[arg(long, env = "E2B_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+    /// URL of the API that is asked [default: `https://api.DOMAIN`, else
+    /// `http://127.0.0.1:3000`].
+    #[arg(long, env = "E2B_API_URL", value_name = "URL")]
+    api_url: Option<String>,
+    /// Domain of the server, instead of its URL.
+    #[arg(long, env = "E2B_DOMAIN", value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// A sandbox, a build, a key, or the `X-Request-Id` of an answer; a team, or with
+    /// --with-key nothing, for what was refused lately.
+    #[arg(required_unless_present = "with_key")]
+    pub(crate) id: Option<String>,
+}
+
+impl Explain {
+    /// Where a key is shown, and which.
+    pub(crate) fn connection(&self) -> Connection {
+        Connection {
+            api_url: self.api_url.clone(),
+            sandbox_url: None,
+            domain: self.domain.clone(),
+            api_key: self.api_key.clone(),
+            data_dir: self.operator.data_dir.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ pub(crate) fn audit(args: Audit, json: bool) -> anyhow::Result<ExitCode> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("limit", &args.limit.to_string());
     let since = args.since.map(|at| at.to_string());
+    let refused = args.refused.then(|| "true".to_owned());
     for (name, value) in [
         ("team", args.team),
         ("target", args.target),
@@ -20,6 +21,7 @@ pub(crate) fn audit(args: Audit, json: bool) -> anyhow::Result<ExitCode> {
         ("action", args.action),
         ("actor", args.actor),
         ("since", since),
+        ("refused", refused),
     ] {
         if let Some(value) = value {
             query.append_pair(name, &value);
@@ -38,7 +40,7 @@ pub(crate) fn audit(args: Audit, json: bool) -> anyhow::Result<ExitCode> {
 /// Prints entries, oldest first, as a log is read.
 pub(crate) fn show(entries: &[wire::AuditEntry]) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> = entries.iter().rev().map(row).collect();
-    let header = ["TIME", "WHO", "WHAT", "TARGET", "STATUS", "MORE"];
+    let header = ["TIME", "WHO", "FROM", "WHAT", "TARGET", "STATUS", "MORE"];
     Ok(table(&header, &rows)?)
 }
 
@@ -55,6 +57,7 @@ fn row(entry: &wire::AuditEntry) -> Vec<String> {
     vec![
         local(entry.timestamp),
         who,
+        entry.origin.clone().unwrap_or_else(|| "-".to_owned()),
         printable(&entry.action),
         printable(entry.target.as_deref().unwrap_or("-")),
         entry

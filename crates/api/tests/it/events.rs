@@ -410,3 +410,22 @@ async fn clients_of_an_ended_sandbox_are_told_why() {
     let text = format!("Sandbox \"{id}\" doesn't exist or you don't have access to it");
     assert_eq!(foreign.expect(404), json!({"code": 404, "message": text}));
 }
+
+#[tokio::test]
+async fn past_what_is_kept_they_are_forgotten() {
+    let server = Server::start().await;
+    let id = server.create(json!({})).await;
+    server.delete(&format!("/sandboxes/{id}")).await.expect(204);
+    let path = format!("/events/sandboxes/{id}");
+    let count = || async {
+        let told = server.get(&path).await.expect(200);
+        told.as_array().unwrap().len()
+    };
+    assert_eq!(count().await, 2);
+    let day = Duration::from_secs(24 * 3600);
+    for (days, left) in [(6, 2), (8, 0)] {
+        let later = jiff::Timestamp::now() + day * days;
+        server.control.purge(later).await.unwrap();
+        assert_eq!(count().await, left, "after {days} days");
+    }
+}

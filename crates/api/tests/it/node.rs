@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use hmac::{Hmac, Mac};
@@ -46,6 +47,8 @@ pub(crate) struct FakeNode {
     pub(crate) resumes: Mutex<u32>,
     /// Creates and resumes pass one at a time for each permit.
     pub(crate) gate: Semaphore,
+    /// Pauses are done one at a time for each permit; until then they are under way.
+    pub(crate) pauses: Semaphore,
     /// Whether agents don't answer when they are paused.
     pub(crate) agent_silent: AtomicBool,
     /// Share of memory that is left.
@@ -74,16 +77,35 @@ impl FakeNode {
             captures: Mutex::default(),
             resumes: Mutex::default(),
             gate: Semaphore::new(1_000_000),
+            pauses: Semaphore::new(1_000_000),
             agent_silent: AtomicBool::new(false),
             available_pct: Mutex::default(),
         })
     }
 
-    /// The same sandboxes under a new server.
+    /// The same sandboxes under a new server. A pause that was under way never was.
     pub(crate) fn restarted(&self) -> Arc<Self> {
         let node = Self::new();
-        *node.living.lock().unwrap() = self.living.lock().unwrap().clone();
+        let mut living = self.living.lock().unwrap().clone();
+        for view in living.values_mut().filter(|view| view.pause.is_none()) {
+            view.state = SandboxState::Running;
+        }
+        *node.living.lock().unwrap() = living;
         node
+    }
+
+    /// Waits until a sandbox is in this state.
+    pub(crate) async fn until(&self, id: &SandboxId, state: SandboxState) {
+        while self.living.lock().unwrap()[id].state != state {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn change_state(&self, id: &SandboxId, state: SandboxState) -> Result<(), NodeError> {
+        let mut living = self.living.lock().unwrap();
+        let missing = || NodeError::NotFound(id.clone());
+        living.get_mut(id).ok_or_else(missing)?.state = state;
+        Ok(())
     }
 
     pub(crate) fn fail_next(&self, fault: Fault) {
@@ -245,6 +267,12 @@ impl NodeHandle for FakeNode {
         let view = living
             .get_mut(id)
             .ok_or_else(|| NodeError::NotFound(id.clone()))?;
+        if view.state == SandboxState::Pausing {
+            return Err(NodeError::Transition {
+                id: id.clone(),
+                state: view.state,
+            });
+        }
         view.end_at = match to {
             Deadline::Set(at) => at,
             Deadline::Extend(at) => view.end_at.max(at),
@@ -259,7 +287,13 @@ impl NodeHandle for FakeNode {
     }
 
     async fn pause(&self, id: &SandboxId, request: PauseSandbox) -> Result<SandboxView, NodeError> {
+        if self.get(id).await?.pause.is_some() {
+            return Err(NodeError::Paused(id.clone()));
+        }
+        self.change_state(id, SandboxState::Pausing)?;
+        let _pass = self.pauses.acquire().await.unwrap();
         if let Some(error) = self.refusal.lock().unwrap().take() {
+            self.change_state(id, SandboxState::Running)?;
             return Err(error);
         }
         let view = {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tracing::Instrument;
 use warren_service::{Chain, Tasks, fault};
 use warren_store::{BuildContent, BuildOutcome, BuildReason, StoreError};
 use warren_template::build::{BuildFailure, BuildLine, BuildLog, BuildRequest, Built, Collected};
@@ -132,10 +133,15 @@ impl Control {
         fault::point("build.finishing");
         self.store.build_finish(id, outcome, now).await?;
         fault::point("build.finished");
+        self.meters.build(matches!(outcome, BuildOutcome::Ready(_)));
         self.builds.clear();
         Ok(())
     }
 
+    #[tracing::instrument(
+        name = "build", skip_all,
+        fields(template_id = %request.template_id, build_id = %request.build_id)
+    )]
     async fn execute(
         &self,
         builds: &Arc<Builds>,
@@ -159,7 +165,7 @@ impl Control {
         // In a task of its own, so that a fault in it fails this build and nothing else.
         let mut work = self
             .tasks
-            .spawn(async move { builder.build(request, sink, cancel).await });
+            .spawn(async move { builder.build(request, sink, cancel).await }.in_current_span());
         let why = tokio::select! {
             result = &mut work => {
                 let result = result.unwrap_or_else(|error| {

@@ -121,6 +121,16 @@ impl Control {
         .await
     }
 
+    /// The last lines of a build's log, oldest first.
+    pub(crate) async fn build_log_end(&self, id: BuildId, lines: usize) -> Vec<BuildEntry> {
+        let span = (Timestamp::MIN, Timestamp::MAX);
+        let read = self.read_log(id, move |log| log.window(span, lines, true, None));
+        // A log that is gone has nothing to add.
+        let mut entries = read.await.unwrap_or_default();
+        entries.reverse();
+        entries
+    }
+
     async fn read_log<F>(&self, id: BuildId, read: F) -> Result<Vec<BuildEntry>, BuildStatusError>
     where
         F: FnOnce(&BuildLogFile) -> io::Result<Vec<BuildEntry>> + Send + 'static,

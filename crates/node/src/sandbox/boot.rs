@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::Instrument;
 use warren_cluster::{BuildImage, CreateSandbox, NodeError, VolumeMount, token};
 use warren_egress::AuthorityKeys;
 use warren_runtime::{AgentSpec, Attachment, BootSpec, Runtime, RuntimeError, Sandbox};
@@ -84,6 +85,7 @@ impl<R: Runtime> Booter<R> {
     }
 
     /// Boots a sandbox of `image` up to a listening, not yet initialised agent.
+    #[tracing::instrument(name = "boot", skip_all, fields(build_id = %image.build_id))]
     pub(crate) async fn boot(
         &self,
         image: &BuildImage,
@@ -100,6 +102,8 @@ impl<R: Runtime> Booter<R> {
     /// Boots a sandbox of `image` from a capture. With the key of the captured agent its
     /// memory is taken up; without, it boots from the files, up to the image's start command
     /// running and ready.
+    #[tracing::instrument(name = "restore", skip_all,
+        fields(build_id = %image.build_id, memory = memory.is_some()))]
     pub(crate) async fn restore(
         &self,
         image: &BuildImage,
@@ -190,6 +194,7 @@ impl<R: Runtime> Booter<R> {
         image: &BuildImage,
     ) -> Result<(), NodeError> {
         if let Some(start) = &image.start {
+            let span = tracing::info_span!("start command");
             booted.init(image, &image.env, &self.events_address).await?;
             let sandbox = booted.sandbox();
             let died = async {
@@ -198,7 +203,8 @@ impl<R: Runtime> Booter<R> {
             let dialer = sandbox.dialer();
             let turn = self.starts.acquire().await;
             let mut turn = Some(turn.map_err(|_| NodeError::Stopping)?);
-            let mut started = pin!(start::start(dialer.as_ref(), start, died));
+            let starting = start::start(dialer.as_ref(), start, died).instrument(span);
+            let mut started = pin!(starting);
             let started = loop {
                 tokio::select! {
                     started = &mut started => break started,
@@ -369,6 +375,7 @@ impl<S: Sandbox> Booted<S> {
     }
 
     /// Hands it to a request: initialises the agent and sets the policy.
+    #[tracing::instrument(name = "claim", skip_all, fields(sandbox_id = %self.id))]
     pub(crate) async fn claim(
         self,
         request: &CreateSandbox,

@@ -105,6 +105,8 @@ pub(crate) struct Owner<R: Runtime> {
     pub(super) run: CancellationToken,
     /// Counts the processes that `sandbox` stood for.
     pub(super) bodies: u64,
+    /// When the pause that is under way began.
+    pub(super) pausing_since: Option<Timestamp>,
     /// When it was last paused or resumed.
     pub(super) changed: Instant,
     /// Its memory can't be stored, as was found out since its pause.
@@ -119,14 +121,15 @@ pub(crate) struct Owner<R: Runtime> {
     pub(super) context: Arc<Context>,
 }
 
-fn view_of(entry: &Entry, state: SandboxState) -> SandboxView {
+fn view_of(entry: &Entry, state: SandboxState, pausing_since: Option<Timestamp>) -> SandboxView {
+    let set_aside = entry.pause.as_ref().map(|pause| pause.at);
     SandboxView {
         id: entry.id.clone(),
         template_id: entry.image.template_id.clone(),
         build_id: entry.image.build_id,
         state,
         started_at: entry.started_at,
-        end_at: entry.pause.as_ref().map_or(entry.end_at, |pause| pause.at),
+        end_at: set_aside.or(pausing_since).unwrap_or(entry.end_at),
         resources: entry.image.resources,
         access_token: entry.access_token.clone(),
         traffic_access_token: entry
@@ -171,7 +174,7 @@ impl<R: Runtime> Owner<R> {
             Some(_) => SandboxState::Paused,
             None => SandboxState::Running,
         };
-        let current = view_of(&entry, state);
+        let current = view_of(&entry, state, None);
         let (view, _) = watch::channel(current.clone());
         let (sender, commands) = mpsc::channel(QUEUE);
         let mut owner = Self {
@@ -185,6 +188,7 @@ impl<R: Runtime> Owner<R> {
             sender,
             run: CancellationToken::new(),
             bodies: 0,
+            pausing_since: None,
             changed: Instant::now(),
             memory_refused: false,
             store_at: None,
@@ -227,11 +231,15 @@ impl<R: Runtime> Owner<R> {
             Ok(state) => self.state = state,
             Err(error) => tracing::error!(sandbox_id = %self.id, %error, "unexpected event"),
         }
-        self.view.send_replace(view_of(&self.entry, self.state));
+        self.pausing_since = match self.state {
+            SandboxState::Pausing => self.pausing_since.or_else(|| Some(Timestamp::now())),
+            _ => None,
+        };
+        self.view.send_replace(self.shown());
     }
 
     pub(super) fn shown(&self) -> SandboxView {
-        view_of(&self.entry, self.state)
+        view_of(&self.entry, self.state, self.pausing_since)
     }
 
     /// Of a sandbox that was just made, whose log is new as well.

@@ -103,7 +103,8 @@ impl<R: Runtime> Owner<R> {
         agent_silent: bool,
     ) -> Result<(), NodeError> {
         self.entry.pause = Some(Pause {
-            at: Timestamp::now(),
+            // As was shown while it was under way.
+            at: self.pausing_since.unwrap_or_else(Timestamp::now),
             frozen,
             stored,
             note: None,

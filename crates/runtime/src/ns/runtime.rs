@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tracing::{Instrument, info_span};
 use warren_sys::creds;
 use warren_types::egress::EgressPolicy;
 use warren_types::{Ipv4Net, SandboxId};
@@ -272,26 +273,32 @@ impl NsRuntime {
         })
     }
 
+    #[tracing::instrument(name = "runtime start", skip_all)]
     async fn start(
         &self,
         spec: BootSpec,
         from: Option<Capture>,
     ) -> Result<NsSandbox, RuntimeError> {
-        let shim = self.pool.take().await?;
+        let shim = self.pool.take().instrument(info_span!("prepared")).await?;
         let core = Arc::clone(&self.core);
         let sent = spec.clone();
         let launched = self
             .core
             .launchers
-            .submit(move |()| boot::launch(&core, shim, &sent, from.as_ref()));
+            .submit(move |()| boot::launch(&core, shim, &sent, from.as_ref()))
+            .instrument(info_span!("launch"));
         let launched = step("launch", launched.await.map_err(io::Error::other))??;
         // The disk taken is prepared again.
         self.pool.poke();
-        let parts = launched.ready(&self.core).await?;
+        let parts = launched
+            .ready(&self.core)
+            .instrument(info_span!("agent up"))
+            .await?;
         self.wrap(&spec, parts)
     }
 
     /// Restores the processes of a capture.
+    #[tracing::instrument(name = "runtime restore", skip_all)]
     async fn carry_on(
         &self,
         spec: BootSpec,
