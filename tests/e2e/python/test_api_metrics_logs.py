@@ -118,7 +118,7 @@ def test_lines_are_searched_turned_round_and_paged(api):
     with Sandbox.create(timeout=60) as sandbox:
         for number in range(5):
             sandbox.commands.run(f"true line-{number}-of-mine")
-        sandbox.commands.run("false other")
+        sandbox.commands.run("true other")
         path = f"/v2/sandboxes/{sandbox.sandbox_id}/logs"
 
         def found(**query):
@@ -127,18 +127,20 @@ def test_lines_are_searched_turned_round_and_paged(api):
             return answer.json()["logs"]
 
         def all_mine():
-            lines = found(search="line-", direction="forward")
-            return lines if any("line-4" in json.dumps(line) for line in lines) else None
+            lines = found(search="process started", direction="forward")
+            return lines if len(lines) >= 6 else None
 
-        mine = until(all_mine, "the last line", 10, 0.2)
-        assert all("line-" in line["message"] for line in mine)
-        assert found(search="line-") == mine[::-1], "backward unless told otherwise"
+        mine = until(all_mine, "a line for each command", 10, 0.2)
+        commands = [line["fields"]["cmd"].rsplit(" ", 1)[-1] for line in mine]
+        assert commands == [*(f"line-{number}-of-mine" for number in range(5)), "other"]
+        assert found(search="process started") == mine[::-1], "backward unless told otherwise"
         assert found(search="nobody-wrote-this") == []
+        assert len(found()) > len(mine)
         assert all(line["level"] in ("warn", "error") for line in found(level="warn"))
         # Pages begin at the moment that the one before ended with, which is told again.
         pages, cursor = [], 0
         while True:
-            page = found(search="line-", direction="forward", cursor=cursor, limit=3)
+            page = found(search="process started", direction="forward", cursor=cursor, limit=3)
             fresh = [line for line in page if line not in pages]
             if not fresh:
                 break

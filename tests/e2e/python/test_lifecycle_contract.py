@@ -118,12 +118,18 @@ def test_connect_moves_the_end_only_away(sandbox_with, api):
     assert refused.json()["message"] == "Timeout must be greater than 0"
 
 
-def test_a_time_out_of_zero_pauses_or_ends(sandbox_with):
+def pause_mode(api, sandbox):
+    """What a pause has kept. None while it is under way, when it shows as paused already."""
+    return api.get(f"/sandboxes/{sandbox.sandbox_id}").json().get("pauseMode")
+
+
+def test_a_time_out_of_zero_pauses_or_ends(sandbox_with, api):
     kept = sandbox_with(lifecycle={"on_timeout": "pause"})
     gone = sandbox_with()
     for sandbox in (kept, gone):
         sandbox.set_timeout(0)
-    until(lambda: state(kept) == "paused", "the one is paused", 10)
+    until(lambda: pause_mode(api, kept), "the one is paused", 10)
+    assert state(kept) == "paused"
     until(lambda: not gone.is_running(), "the other is gone", 10)
     with pytest.raises(SandboxNotFoundException):
         gone.get_info()
@@ -135,8 +141,8 @@ def test_a_time_out_with_files_only(sandbox_with, api):
     sandbox = sandbox_with(lifecycle={"on_timeout": {"action": "pause", "mode": "filesystem"}})
     sandbox.files.write("/home/user/kept", "yes")
     sandbox.set_timeout(0)
-    until(lambda: state(sandbox) == "paused", "it is paused", 10)
-    assert api.get(f"/sandboxes/{sandbox.sandbox_id}").json()["pauseMode"] == "filesystem"
+    mode = until(lambda: pause_mode(api, sandbox), "it is paused", 10)
+    assert (state(sandbox), mode) == ("paused", "filesystem")
     sandbox.connect()
     assert sandbox.files.read("/home/user/kept") == "yes"
 
