@@ -115,8 +115,7 @@ def operators_commands(said):
     assert key["key"].startswith("e2b_")
     assert key["id"] in [one["id"] for one in said("warren key list")]
     assert said("warren key rename", key["id"], "other")["name"] == "other"
-    token = (said.server.data / "admin-token").read_text().strip()
-    whose = ["--team", made["team"]["teamID"], "--admin-token", token]
+    whose = ["--team", made["team"]["teamID"]]
     assert said("warren limits set", *whose, "--cpus", 7)["own"]["cpus"] == 7
     assert said("warren limits get", *whose)["limits"]["cpus"] == 7
     assert said("warren limits")["team"]["used"]["sandboxes"] == 0
