@@ -22,7 +22,7 @@ use warren_control::{BuildSpec, By, Control, ControlConfig, Limits, NewKey, Webh
 use warren_egress::Resolver;
 use warren_node::services::Events;
 use warren_node::{Node, NodeConfig, PauseConfig, StopMode, WarmConfig};
-use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve};
+use warren_proxy::{ListenerConfig, Proxy, ProxyConfig, is_sandbox_traffic, serve, watch};
 use warren_runtime::ns::{NsConfig, NsRuntime, Overlay, SERVICE_ADDRESS};
 use warren_service::{CancellationToken, Secret, Tasks};
 use warren_store::Store;
@@ -519,8 +519,14 @@ impl hyper::service::Service<Request<Incoming>> for Edge {
             Box::pin(async move { Ok(proxy.serve_request(request).await.map(Body::new)) })
         } else {
             let parent = telemetry::remote_parent(request.headers());
+            let (request, unread) = watch(request);
             let answer = hyper::service::Service::call(&self.api, request);
-            telemetry::below(parent, answer)
+            let whole = async move {
+                let mut answer = answer.await?;
+                unread.finish(&mut answer).await;
+                Ok(answer)
+            };
+            telemetry::below(parent, whole)
         }
     }
 }

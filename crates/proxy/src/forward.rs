@@ -1,15 +1,11 @@
 //! The proxy itself: from a request to the guest's response or a refusal.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::EXPECT;
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 use tracing::debug;
 use warren_service::{CancellationToken, Chain, Tasks};
 use warren_types::ENVD_PORT;
@@ -26,13 +22,10 @@ use crate::source::{Ask, Resolution, Route, RouteSource};
 use crate::stream::guest_tls;
 use crate::target::{Target, TargetError, parse_target, request_host};
 use crate::tunnel::{Upgrade, tunnel};
+use crate::unread::discard;
 
 /// How long tunnels get to end after they were cut.
 const CUT_GRACE: Duration = Duration::from_secs(1);
-
-/// What is read of the body of a refused request, and for how long.
-const DISCARD_BYTES: usize = 64 * 1024;
-const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Settings of the proxy.
 #[derive(Debug, Clone)]
@@ -70,27 +63,6 @@ struct Admitted {
     target: Target,
     route: Arc<Route>,
     permits: Permits,
-}
-
-/// Reads a short body to its end: a client that is still writing when the connection closes
-/// gets an error in place of the refusal.
-async fn discard(request: Request<Incoming>) {
-    // Who waits to be asked for the body is not writing.
-    if request.headers().contains_key(EXPECT) {
-        return;
-    }
-    let mut body = request.into_body();
-    let read = async {
-        let mut left = DISCARD_BYTES;
-        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // A slow or long body is not worth the wait.
-    let _late = timeout(DISCARD_TIME, read).await;
 }
 
 impl Proxy {
@@ -137,7 +109,11 @@ impl Inner {
         let admitted = match self.admit(&request).await {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                discard(request).await;
+                // A client that is still writing when the connection closes gets an error in
+                // place of the refusal. Who waits to be asked for the body is not writing.
+                if !request.headers().contains_key(EXPECT) {
+                    discard(request.into_body()).await;
+                }
                 return Err(refusal);
             }
         };

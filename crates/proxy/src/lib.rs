@@ -25,6 +25,7 @@ mod source;
 mod stream;
 mod target;
 mod tunnel;
+mod unread;
 mod watchdog;
 
 pub use access::{ACCESS_TOKEN_HEADER, TRAFFIC_ACCESS_TOKEN_HEADER};
@@ -38,3 +39,4 @@ pub use target::{
     SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, Target, TargetError, check_host_input,
     is_sandbox_traffic, parse_target, request_host,
 };
+pub use unread::{Unread, Watched, watch};

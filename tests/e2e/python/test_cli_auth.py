@@ -164,6 +164,8 @@ def test_a_refusal_in_the_browser_ends_the_wait(run, browser):
     ["https://evil.example/", "http://evil.example:80/", "http://localhost:80@evil.example:80/", ""],
 )
 def test_tokens_go_to_programs_on_this_computer_only(browser, place):
+    signed_in = browser.post("/dashboard/sign-in", data={"key": env.API_KEY, "then": "/dashboard"})
+    assert signed_in.status_code == 303
     query = urlencode({"next": place})
     assert browser.get(f"/dashboard/cli?{query}").status_code == 400
 

@@ -10,4 +10,5 @@ mod refusals;
 mod seeds;
 mod support;
 mod transport;
+mod unread;
 mod upgrade;
