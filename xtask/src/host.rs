@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::run::{command, run, say, succeeds};
 
@@ -86,7 +86,11 @@ pub(crate) fn has_program(name: &str) -> bool {
 
 fn is_missing(needed: &Needed) -> bool {
     match needed.found_by {
-        FoundBy::Program(name) => !has_program(name),
+        FoundBy::Program(name) => {
+            // Such as WARREN_CHROMIUM, which names another one.
+            let given = format!("WARREN_{}", name.to_uppercase());
+            std::env::var_os(given).is_none() && !has_program(name)
+        }
         FoundBy::File(path) => !Path::new(path).exists(),
         FoundBy::PythonModule(name) => {
             !succeeds(command("python3", ["-c", &format!("import {name}")]))
@@ -120,7 +124,9 @@ pub(crate) fn install(needed: &[&[Needed]]) -> Result<()> {
     install
         .args(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive");
-    run(install)
+    run(install).context(
+        "a package that this system doesn't have has to be installed in its own way; for Chromium, which is a snap on Ubuntu, name a browser in WARREN_CHROMIUM",
+    )
 }
 
 /// Tries to get the target that the agent is best built for. Without it the agent is linked

@@ -74,6 +74,8 @@ impl Events {
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_TIMEOUT)
+                    // Who has nothing more to say still waits for the answer.
+                    .half_close(true)
                     .serve_connection(
                         TokioIo::new(stream),
                         service_fn(move |request| {

@@ -33,5 +33,14 @@ async fn a_sandbox_learns_its_id_and_a_stranger_does_not() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.contains(&expected), "{answer}");
     }
+    // Some clients end their side with the request.
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /me HTTP/1.0\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("sandboxID"), "{answer}");
+    }
     assert_eq!(tasks.stop(Duration::from_secs(5)).await, 0);
 }
